@@ -1,0 +1,24 @@
+"""What all tests share: examples that repeat, and an environment that says nothing of tenure.
+
+The order of the tests is random; pytest prints its seed, and `--randomly-seed=N` repeats it. Hypothesis draws the same
+examples in every run, so that a failure repeats; HYPOTHESIS_PROFILE=explore draws new ones.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+# A deadline per example would measure the machine, not the code.
+settings.register_profile("repeat", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile("explore", deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests set what they need; a TENURE_URL of the developer's shell must not reach them."""
+    for name in [name for name in os.environ if name.startswith("TENURE_")]:
+        monkeypatch.delenv(name)
