@@ -1,0 +1,103 @@
+"""Distributed locks that stay safe when the lock itself fails.
+
+A lock over a network is a lease: it can be lost while its holder still works. Every grant therefore carries a fencing
+token, larger than that of every earlier grant of the name, with which the resource can refuse whoever comes too late.
+
+Promises: exclusion as long as clocks, pauses and networks behave; a token that rises in any case; a holder that is
+told when it lost. Does not promise that two holders never overlap: no lock over a network can.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tenure._version import __version__
+
+if TYPE_CHECKING:
+    from tenure.async_client import AsyncClient, AsyncLease, AsyncLock
+    from tenure.client import Client, Lease, Lock
+    from tenure.errors import (
+        AcquireTimeout,
+        IncompatibleStore,
+        LeaseLost,
+        NotHeld,
+        OutcomeUnknown,
+        Overtaken,
+        SetupError,
+        StoreUnavailable,
+        TenureError,
+        UnsafeSetup,
+        UsageError,
+        WouldDeadlock,
+    )
+    from tenure.model import Contender, Grant, LeaseState, LossReason, Queue
+
+# Loaded on first use: `import tenure` alone costs no engine, no asyncio and no threads.
+_HOME = {
+    "AsyncClient": "async_client",
+    "AsyncLease": "async_client",
+    "AsyncLock": "async_client",
+    "Client": "client",
+    "Lease": "client",
+    "Lock": "client",
+    "AcquireTimeout": "errors",
+    "IncompatibleStore": "errors",
+    "LeaseLost": "errors",
+    "NotHeld": "errors",
+    "OutcomeUnknown": "errors",
+    "Overtaken": "errors",
+    "SetupError": "errors",
+    "StoreUnavailable": "errors",
+    "TenureError": "errors",
+    "UnsafeSetup": "errors",
+    "UsageError": "errors",
+    "WouldDeadlock": "errors",
+    "Contender": "model",
+    "Grant": "model",
+    "LeaseState": "model",
+    "LossReason": "model",
+    "Queue": "model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'tenure' has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - the point is to load late
+
+    value = getattr(import_module(f"tenure.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+__all__ = [
+    "AcquireTimeout",
+    "AsyncClient",
+    "AsyncLease",
+    "AsyncLock",
+    "Client",
+    "Contender",
+    "Grant",
+    "IncompatibleStore",
+    "Lease",
+    "LeaseLost",
+    "LeaseState",
+    "Lock",
+    "LossReason",
+    "NotHeld",
+    "OutcomeUnknown",
+    "Overtaken",
+    "Queue",
+    "SetupError",
+    "StoreUnavailable",
+    "TenureError",
+    "UnsafeSetup",
+    "UsageError",
+    "WouldDeadlock",
+    "__version__",
+]

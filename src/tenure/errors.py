@@ -1,0 +1,119 @@
+"""Every exception of tenure; each says what the caller now knows and may do.
+
+Promises: one root, `TenureError`; one class per cause; each pickles and keeps its cause.
+`retry` tells whether asking again is safe: True only where nothing is held and nothing was done.
+Does not promise: that a message is stable; match on classes and attributes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tenure.model import LossReason, Queue
+
+
+def _rebuild(
+    cls: type[TenureError], args: tuple[Any, ...], state: dict[str, Any], cause: BaseException | None
+) -> TenureError:
+    """Make the exception anew in another process, its cause included."""
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    error.__cause__ = cause
+    return error
+
+
+class TenureError(Exception):
+    """The root of everything that tenure raises."""
+
+    retry: ClassVar[bool] = False
+
+    def __reduce__(self) -> tuple[Callable[..., TenureError], tuple[Any, ...]]:
+        # BaseException's own form drops __cause__, which is often the only thing that explains an outage.
+        return _rebuild, (type(self), self.args, self.__dict__.copy(), self.__cause__)
+
+
+class NotHeld(TenureError):
+    """Nothing is held and nothing was done; asking again is safe."""
+
+    retry: ClassVar[bool] = True
+
+
+class AcquireTimeout(NotHeld, TimeoutError):
+    """The wait is over and nothing is held.
+
+    Attributes:
+        name: the name that was asked for.
+        waited: how long was waited, in seconds.
+        queue: who holds the name and who waits, as seen after the wait was over; None where the engine
+            could not be asked any more.
+    """
+
+    def __init__(self, message: str, *, name: str = "", waited: float = 0.0, queue: Queue | None = None) -> None:
+        super().__init__(message)
+        self.name = name
+        self.waited = waited
+        self.queue = queue
+
+
+class StoreUnavailable(NotHeld):
+    """The engine could not be asked; the request certainly had no effect."""
+
+
+class OutcomeUnknown(TenureError):
+    """No answer came; the request may or may not have had its effect. Whatever it was granted is abandoned."""
+
+
+class Overtaken(TenureError):
+    """Another holder may be at work. Stop; never retry blindly."""
+
+
+class LeaseLost(Overtaken):
+    """The lease ended before its holder released it.
+
+    Attributes:
+        name: what was locked.
+        token: the fencing token of the lost lease.
+        reason: why it was lost.
+    """
+
+    def __init__(
+        self, message: str, *, name: str = "", token: int = 0, reason: LossReason | None = None
+    ) -> None:
+        super().__init__(message)
+        self.name = name
+        self.token = token
+        self.reason = reason
+
+
+class SetupError(TenureError):
+    """The program or the store is set up wrongly; asking again without a change cannot help."""
+
+
+class UsageError(SetupError, ValueError):
+    """An argument is wrong. It was refused before anything was touched."""
+
+
+class WouldDeadlock(UsageError):
+    """This thread or task already holds the name in a way that its own request would wait for. Nothing was queued."""
+
+
+class UnsafeSetup(SetupError):
+    """The store works, but not as the promises need it. Nothing was changed."""
+
+
+class IncompatibleStore(SetupError):
+    """The store speaks another format, or is none of ours. Nothing was changed.
+
+    Attributes:
+        in_force: the format found, or None where the store is no store of tenure.
+        spoken: the formats that this release speaks.
+    """
+
+    def __init__(self, message: str, *, in_force: int | None = None, spoken: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.in_force = in_force
+        self.spoken = spoken

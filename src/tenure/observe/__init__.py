@@ -1,0 +1,27 @@
+"""What happens to claims and leases, as values: hooks without dependencies."""
+
+from tenure.observe.events import (
+    Abandoned,
+    Claimed,
+    Event,
+    Granted,
+    LimitsDiffer,
+    Lost,
+    Released,
+    Renewed,
+    Stolen,
+    Suspect,
+)
+
+__all__ = [
+    "Abandoned",
+    "Claimed",
+    "Event",
+    "Granted",
+    "LimitsDiffer",
+    "Lost",
+    "Released",
+    "Renewed",
+    "Stolen",
+    "Suspect",
+]

@@ -1,0 +1,367 @@
+"""Acquire and release, once for every engine and runtime.
+
+Promises: whatever ends an acquire early, an error, a time-out, a cancellation at any await, nothing is held
+afterwards: the claim is registered before its request is sent, and what may have been granted goes to the keeper.
+Does not promise that nobody else believes to hold the name: the deadline is local and the token protects.
+
+Source: the queue of claims is that of ZooKeeper's lock recipe (Hunt et al. 2010, section 2.4), with the deadline rule
+of leases (Gray and Cheriton 1989, section 2).
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from tenure.errors import OutcomeUnknown, StoreUnavailable, UsageError
+from tenure.model import Instant, LossReason, Mode, Seconds
+from tenure.observe.events import Claimed, Granted, LimitsDiffer, Released
+from tenure.ports import Message, Standing
+from tenure.protocols.ledger import Claim, Ledger, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tenure.ports import Place, QueueStore
+
+RETRY_FIRST: Final = 0.02
+RETRY_MOST: Final = 1.0
+"""Seconds between repeats of a request that failed, from the first to the most, with jitter."""
+
+LOOK: Final = Message("", 0, 0, 0)
+"""Tells every waiter of the client to look again."""
+
+FRESH: Final = 0.48
+"""The part of its ttl that a lease must be worth when it is handed out; two hundredths below the part at which its
+own request would have extended the session, for the time that the request took."""
+
+LOOK_LEAST: Final = 0.001
+"""Seconds after the expected end of a session at which its death is looked at, so that the engine agrees."""
+
+
+class Ask(NamedTuple):
+    """What is asked for."""
+
+    name: str
+    mode: Mode
+    delay: Seconds = 0.0
+    info: str = ""
+    max_hold: Seconds | None = None
+
+
+class _End(enum.Enum):
+    """How one claim's wait ended."""
+
+    GRANTED = "granted"
+    OVER = "over"
+    """The wait is over, or the name was busy: nothing is held."""
+    GONE = "gone"
+    """The engine no longer has the claim: ask again with a new one (A3)."""
+
+
+async def acquire(
+    ledger: Ledger,
+    store: QueueStore,
+    ask: Ask,
+    until: Instant | None,
+    at_once: bool,
+    adopt: Callable[[Claim], None],
+) -> Claim | None:
+    """Wait until a claim is among the holders of its name.
+
+    Args:
+        ledger: the client's.
+        store: the caller's own connection to the engine.
+        ask: what is asked for.
+        until: give up at this instant; None waits for ever.
+        at_once: enter the queue only if that grants the name at once.
+        adopt: called with each claim before its request is sent, so that a handle which is thrown away can give
+            back what its claim was granted.
+
+    Returns:
+        The claim, held; its deadline is counted from before the request that opened or extended its session was
+        sent (A1). None if the wait is over: nothing is held.
+
+    Raises:
+        StoreUnavailable: nothing is held.
+        OutcomeUnknown: no answer came until `until`; whatever was granted is being given back.
+        UsageError: the client was closed.
+
+    Cancellation: safe at every await; nothing is held afterwards, and the claim is closed by the keeper.
+    """
+    pause = RETRY_FIRST
+    while True:
+        if ledger.closing:
+            raise UsageError("this client is closed; open another")
+        claim = ledger.register(ask.name, ask.mode, ledger.runtime.now())
+        claim.delay, claim.info, claim.wait_until = ask.delay, ask.info, until
+        adopt(claim)
+        try:
+            end = await _attempt(ledger, store, claim, until, at_once)
+            if end is _End.GRANTED and ledger.take_up(claim, ask.max_hold):
+                if ledger.watched:
+                    now = ledger.runtime.now()
+                    ledger.emit(Granted(ask.name, claim.number, now - claim.asked_at, claim.deadline - now))
+                    ledger.flush()
+                return claim
+        except BaseException:
+            # Also a cancellation, also Ctrl-C: handing it to the keeper never waits.
+            ledger.abandon(claim)
+            raise
+        if end is _End.OVER:
+            ledger.abandon(claim)
+            return None
+        # An engine that refuses a claim may yet receive an earlier copy of its enqueue: then it wants a tombstone (B1).
+        ledger.abandon(claim)
+        if claim.session.over is None:
+            # The engine says the session is over, or that this claim was stolen: the keeper finds out which.
+            ledger.inbox.put(claim.session)
+            pause = await _pause(ledger, claim, pause)
+        if until is not None and ledger.runtime.now() >= until:
+            return None
+
+
+async def _attempt(
+    ledger: Ledger, store: QueueStore, claim: Claim, until: Instant | None, at_once: bool
+) -> _End:
+    """One claim, from its enqueue to its grant or its end."""
+    place = await _enter(ledger, store, claim, until, at_once)
+    if place.standing is Standing.BUSY:
+        if not claim.sent_twice:
+            ledger.forget(claim)
+        return _End.OVER
+    if place.standing is Standing.GONE:
+        ledger.refused(claim)
+        return _End.GONE
+    if claim.phase is Phase.WAITING:
+        if ledger.watched:
+            ledger.emit(Claimed(claim.name, claim.number))
+            ledger.flush()
+        end = await _wait(ledger, store, claim, until, place)
+        if end is not _End.GRANTED:
+            return end
+    if _is_fresh(claim, claim.granted_at):
+        return _End.GRANTED
+    return await _freshen(ledger, claim, until)
+
+
+def _is_fresh(claim: Claim, now: Instant) -> bool:
+    """Whether about half of its ttl is left: the step that granted it extends it then (A1)."""
+    session = claim.session
+    return session.deadline - now >= session.ttl * FRESH
+
+
+def _timeout(claim: Claim, until: Instant | None, now: Instant) -> Seconds:
+    """How long one request may take: the session's patience, less if the caller's wait ends earlier."""
+    patience = claim.session.patience
+    return patience if until is None else min(patience, max(1.0, until - now))
+
+
+async def _enter(
+    ledger: Ledger, store: QueueStore, claim: Claim, until: Instant | None, at_once: bool
+) -> Place:
+    """Send the enqueue until it is answered; a repeat carries the same claim id and finds the first."""
+    pause = RETRY_FIRST
+    while True:
+        # Read before the request: from here the engine may have counted (A1).
+        sent = ledger.runtime.now()
+        entry = ledger.entry(claim, at_once, sent)
+        try:
+            place = await store.enter(entry, _timeout(claim, until, sent))
+        except StoreUnavailable:
+            claim.unanswered = False
+            raise
+        except OutcomeUnknown:
+            if until is not None and ledger.runtime.now() >= until:
+                raise
+            pause = await _pause(ledger, claim, pause)
+            continue
+        _answered(ledger, claim, place, sent)
+        return place
+
+
+def _answered(ledger: Ledger, claim: Claim, place: Place, sent: Instant) -> None:
+    with ledger.mutex:
+        claim.unanswered = False
+        if place.facts is not None:
+            ledger.extended(claim.session, place.facts, sent)
+        _apply(ledger, claim, place)
+        if place.limit:
+            ledger.emit(LimitsDiffer(claim.name, claim.mode.limit, place.limit))
+    ledger.flush()
+
+
+def _apply(ledger: Ledger, claim: Claim, place: Place) -> None:
+    """Take over what the engine said of a claim. Called under the mutex."""
+    if place.number and place.number != claim.number:
+        if claim.phase is Phase.GRANTED:
+            # The store lost it after it had told us, and a repeat entered it anew: that grant is no more.
+            claim.phase = Phase.ENTERING
+        claim.number = place.number
+    if place.standing is Standing.HOLDS:
+        ledger.grant(claim, place.number, place.floor)
+    elif place.standing is Standing.WAITS and claim.phase is Phase.ENTERING:
+        # A message may have come before this answer: then the claim is GRANTED already, and stays so.
+        claim.phase = Phase.WAITING
+        if claim.session.next_beat < ledger.next_due:
+            # The keeper of an idle client sleeps for ever; without it the session would end during a long wait.
+            ledger.inbox.put(None)
+
+
+async def _wait(
+    ledger: Ledger, store: QueueStore, claim: Claim, until: Instant | None, place: Place
+) -> _End:
+    """Wait for the grant: by message, or by looking when a session in front is due or gone (B6)."""
+    runtime = ledger.runtime
+    pause = 0.0
+    look_at, pause = _watch(ledger, place, pause)
+    while True:
+        if claim.phase is Phase.GRANTED:
+            return _End.GRANTED
+        if claim.phase is Phase.CLOSED or claim.session.over is not None:
+            return _End.GONE
+        now = runtime.now()
+        if until is not None and now >= until:
+            return _End.OVER
+        if not claim.hinted and now < look_at:
+            await _news(ledger, claim, look_at if until is None else min(look_at, until))
+            continue
+        claim.hinted = False
+        try:
+            place = await store.look(claim.ref, _timeout(claim, until, now))
+        except (StoreUnavailable, OutcomeUnknown):
+            # The place in the queue is worth more than this answer: the wait goes on.
+            pause = min(max(pause * 2, RETRY_FIRST), RETRY_MOST)
+            look_at = Instant(runtime.now() + pause)
+            continue
+        if place.standing is Standing.GONE:
+            return _End.GONE
+        with ledger.mutex:
+            _apply(ledger, claim, place)
+        ledger.flush()
+        look_at, pause = _watch(ledger, place, pause)
+
+
+def _watch(ledger: Ledger, place: Place, pause: Seconds) -> tuple[Instant, Seconds]:
+    """Listen to the sessions in front. Returns when to look at the latest, and the pause after the next failure."""
+    now = ledger.runtime.now()
+    due = min((peer.due for peer in place.peers), default=now) + LOOK_LEAST
+    if ledger.mailbox is None or ledger.mailbox.watch(place.peers):
+        return Instant(due), 0.0
+    # One of them cannot be heard. It may have died since: look at once, and by and by more slowly, for it may also
+    # be alive and mute.
+    return Instant(min(due, now + pause)), min(max(pause * 2, RETRY_FIRST), RETRY_MOST)
+
+
+async def _news(ledger: Ledger, claim: Claim, until: Instant) -> None:
+    """Wait for a message, a hint or an instant. One waiter of the client reads the mailbox, the others sleep.
+
+    Reading oneself saves a hop between threads: the holder-to-be wakes at once, without a dispatcher in between.
+    """
+    signal = claim.signal
+    if signal is None:
+        signal = claim.signal = ledger.runtime.signal()
+    with ledger.mutex:
+        # Looked at under the mutex after the signal is there, so that nothing that came in between is missed.
+        if claim.phase is not Phase.WAITING or claim.hinted:
+            return
+        ledger.waiting[claim] = None
+        reads = ledger.reader is None and ledger.mailbox is not None
+        if reads:
+            ledger.reader = claim
+    try:
+        if not reads or ledger.mailbox is None:
+            await signal.wait(until)
+            return
+        messages = await ledger.mailbox.receive(until)
+        ledger.reader = None  # awake already: what is delivered here needs no poke
+        if messages or ledger.runtime.now() < until:
+            # Empty-handed before its time: a session in front has ended, or something came that nobody understood.
+            ledger.deliver(messages or [LOOK])
+        if ledger.mailbox.overflowed:
+            ledger.mailbox.overflowed = False
+            ledger.inbox.put(claim.session)
+    finally:
+        ledger.stop_reading(claim)
+
+
+async def _freshen(ledger: Ledger, claim: Claim, until: Instant | None) -> _End:
+    """Have the session renewed before the lease is handed out, if less than half its ttl is left (A1)."""
+    session, runtime = claim.session, ledger.runtime
+    give_up: Instant | None = None
+    while True:
+        now = runtime.now()
+        if session.over is not None or claim.phase is not Phase.GRANTED:
+            return _End.GONE
+        if _is_fresh(claim, now):
+            return _End.GRANTED
+        if give_up is None:
+            give_up = Instant(now + session.patience) if until is None else Instant(max(until, now + session.patience))
+            ledger.inbox.put(session)
+        if now >= give_up:
+            return _End.OVER
+        if claim.signal is None:
+            claim.signal = runtime.signal()
+        with ledger.mutex:
+            session.unfresh.append(claim)
+        await claim.signal.wait(give_up)
+
+
+async def _pause(ledger: Ledger, claim: Claim, pause: Seconds) -> Seconds:
+    """Wait before a repeat, with jitter, so that a fleet does not knock in step."""
+    if claim.signal is None:
+        claim.signal = ledger.runtime.signal()
+    await claim.signal.wait(Instant(ledger.runtime.now() + pause * (0.5 + ledger.runtime.random())))
+    return min(pause * 2, RETRY_MOST)
+
+
+async def release(ledger: Ledger, store: QueueStore, claim: Claim) -> LossReason | None:
+    """Give a lease back.
+
+    Returns:
+        None if it was held until now, or had been released before; else why it was lost. A release without an
+        answer is not a loss: the keeper repeats it until it is answered, and the name is free at the latest when
+        the session ends.
+
+    Cancellation: safe; the keeper closes the claim.
+    """
+    now = ledger.runtime.now()
+    closing = ledger.begin_release(claim, now)
+    if closing is None:
+        return claim.lost
+    held = now - claim.granted_at
+    try:
+        there = (await store.close([closing], claim.session.patience))[0]
+    except (StoreUnavailable, OutcomeUnknown):
+        ledger.press(claim)
+        ledger.emit(Released(claim.name, claim.number, held, confirmed=False))
+        ledger.flush()
+        return None
+    except BaseException:
+        ledger.press(claim)
+        raise
+    ledger.debts.pop(claim, None)
+    if there:
+        if ledger.watched:
+            ledger.emit(Released(claim.name, claim.number, held, confirmed=True))
+            ledger.flush()
+        return None
+    # "Not yours" is a loss: somebody else may have worked under this name meanwhile.
+    return await _why(ledger, store, claim)
+
+
+async def _why(ledger: Ledger, store: QueueStore, claim: Claim) -> LossReason:
+    """Find out why the engine no longer had a claim that was thought to be held."""
+    session = claim.session
+    reason = LossReason.STORE_LOST
+    try:
+        beat = await store.heartbeat(session.card.id, session.ttl, False, session.patience)
+    except (StoreUnavailable, OutcomeUnknown):
+        beat = None
+    else:
+        if beat is None:
+            reason = LossReason.SESSION_ENDED
+        elif session.facts is not None and beat.facts.stolen != session.facts.stolen:
+            reason = LossReason.STOLEN
+    ledger.missed(claim, reason)
+    return reason

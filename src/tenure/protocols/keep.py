@@ -1,0 +1,298 @@
+"""The keeper: renews the sessions, latches what is over, and pays what the callers owe.
+
+Promises: a lease is SUSPECT as soon as a renewal fails and LOST at its deadline, whatever the network does; one
+request per session and heartbeat, whatever it holds; every claim of a session has an owner here or is closed (B2).
+Does not promise to be on time: it is a thread like any other. That is why `held` is computed from the clock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tenure.errors import OutcomeUnknown, SetupError, StoreUnavailable
+from tenure.model import EXCLUSIVE, Instant, LossReason
+from tenure.observe.events import Renewed, Suspect
+from tenure.protocols.ledger import Claim, Debt, Ledger, Phase, Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tenure.ports import Beat, ClaimRef, QueueStore, SessionFacts
+
+WAKE: Final = 1.0
+"""Seconds between looks at the clock while anything is held: timers sleep through a suspended machine, this does not."""
+
+GRACE: Final = 1.0
+"""Seconds that a caller has to take up its grant, or to give up, before the keeper does it for it (B2)."""
+
+BATCH: Final = 100
+"""How many claims one request names."""
+
+FOREVER: Final = Instant(float("inf"))
+
+
+class Stop:
+    """Put into the inbox to end the keeper; it closes what is left first."""
+
+
+async def keep(ledger: Ledger, store: QueueStore, tend: Callable[[], None] = lambda: None) -> None:
+    """Keep a client's sessions until told to stop.
+
+    Args:
+        ledger: what to keep.
+        store: the keeper's own connection, so that a slow caller never holds up a heartbeat.
+        tend: called after each heartbeat, for the engine's own housekeeping; must not block.
+    """
+    while True:
+        due = _due(ledger)
+        items = await ledger.inbox.get(due)
+        ledger.next_due = Instant(float("-inf"))
+        for item in items:
+            if isinstance(item, Stop):
+                await _shut(ledger, store)
+                return
+            if isinstance(item, Session):
+                item.next_beat = ledger.runtime.now()
+            elif isinstance(item, Claim):
+                _dropped(ledger, item)
+        _expire(ledger)
+        for session in _to_renew(ledger):
+            await renew(ledger, store, session)
+            tend()
+        await _pay(ledger, store)
+        await _retire(ledger, store)
+
+
+def _due(ledger: Ledger) -> Instant:
+    """When to look next: for ever if nothing is held, else within a second."""
+    with ledger.mutex:
+        now = ledger.runtime.now()
+        due = FOREVER
+        for session in ledger.sessions:
+            if session.over is None and session.opened and session.claims:
+                due = min(due, session.next_beat, session.deadline)
+                for claim in session.claims.values():
+                    if claim.hold_until is not None and claim.hold_until < due:
+                        due = claim.hold_until
+                due = min(due, Instant(now + WAKE))
+            elif session.claims:
+                due = min(due, Instant(now + WAKE))
+        for debt in ledger.debts.values():
+            due = min(due, max(debt.not_before, now))
+        ledger.next_due = due
+        return due
+
+
+def _dropped(ledger: Ledger, claim: Claim) -> None:
+    """A lease was garbage-collected without having been released: an unclean end (B2)."""
+    with ledger.mutex:
+        ledger.lose(claim, LossReason.DROPPED, ledger.runtime.now())
+    ledger.flush()
+
+
+def _expire(ledger: Ledger) -> None:
+    """Latch what the clock has ended, apart from any renewal in flight (A4)."""
+    with ledger.mutex:
+        now = ledger.runtime.now()
+        for session in ledger.sessions:
+            if session.over is None and session.opened and now >= session.deadline and session.claims:
+                ledger.finish(session, LossReason.DEADLINE, now)
+            for claim in list(session.claims.values()):
+                if claim.hold_until is not None and now >= claim.hold_until:
+                    ledger.lose(claim, LossReason.MAX_HOLD, now)
+                elif _forsaken(claim, now):
+                    ledger.owe(claim, clean=True, now=now)  # never handed out: see Ledger.abandon
+                    ledger.wake(claim)
+    ledger.flush()
+
+
+def _forsaken(claim: Claim, now: Instant) -> bool:
+    """Whether nobody took a claim up in time (B2); its caller may be a thread that was killed."""
+    if claim.phase is Phase.HELD:
+        return False
+    if claim.wait_until is not None:
+        # A try (wait 0) still has the time of one request.
+        return now >= claim.wait_until + claim.session.patience + GRACE
+    return claim.phase is Phase.GRANTED and now >= claim.granted_at + claim.session.ttl
+
+
+def _to_renew(ledger: Ledger) -> list[Session]:
+    """The sessions whose heartbeat is due. One without claims is left to end (A5)."""
+    with ledger.mutex:
+        now = ledger.runtime.now()
+        return [
+            s
+            for s in ledger.sessions
+            if s.over is None and s.opened and now >= s.next_beat and (s.claims or s.unfresh)
+        ]
+
+
+async def renew(ledger: Ledger, store: QueueStore, session: Session) -> None:
+    """One heartbeat. A failure is not a loss; a passed deadline is."""
+    runtime = ledger.runtime
+    sent = runtime.now()
+    # Never past the deadline: a renewal in flight must not hide the end of the lease (A4).
+    patience = min(session.patience, max(0.001, session.deadline - sent))
+    waiting = any(c.phase is Phase.WAITING for c in ledger.waiting)
+    try:
+        beat = await store.heartbeat(session.card.id, session.ttl, waiting, patience)
+    except (StoreUnavailable, OutcomeUnknown, SetupError) as error:
+        _failed(ledger, session, error)
+        return
+    _renewed(ledger, session, beat, sent)
+    if beat is not None:
+        ledger.deliver(beat.granted)
+        if session.changed is not None and session.over is None:
+            await _reconcile(ledger, store, session, session.changed)
+
+
+def _failed(ledger: Ledger, session: Session, error: Exception) -> None:
+    with ledger.mutex:
+        now = ledger.runtime.now()
+        if session.over is None:
+            if not session.failing:
+                session.failing = True
+                ledger.emit(Suspect("", len(session.claims), session.deadline - now, str(error)))
+            session.next_beat = Instant(now + session.ttl / 24 * (0.5 + ledger.runtime.random()))
+    ledger.flush()
+
+
+def _renewed(ledger: Ledger, session: Session, beat: Beat | None, sent: Instant) -> None:
+    with ledger.mutex:
+        now = ledger.runtime.now()
+        left = session.deadline - sent
+        if beat is None:
+            ledger.finish(session, LossReason.SESSION_ENDED, now)
+        else:
+            session.next_beat = Instant(sent + session.period)
+            ledger.extended(session, beat.facts, sent)
+            if ledger.watched and session.over is None and session.changed is None:
+                ledger.emit(Renewed("", len(session.claims), left))
+    ledger.flush()
+
+
+async def _reconcile(ledger: Ledger, store: QueueStore, session: Session, facts: SessionFacts) -> None:
+    """Look each own claim up in its queue after a steal or another life of the store (A2)."""
+    known = session.facts
+    reason = LossReason.STORE_LOST if known is None or known.life != facts.life else LossReason.STOLEN
+    # What the engine has is asked first: each claim is registered here before its request is sent, so one that
+    # the engine shows and nobody here knows is nobody's.
+    try:
+        theirs = await store.claims(session.card.id, session.patience)
+        with ledger.mutex:
+            ours = [c for c in session.claims.values() if c.number]
+            orphans = [ref for ref in theirs if ref.claim not in session.claims]
+        for start in range(0, len(ours), BATCH):
+            batch = ours[start : start + BATCH]
+            stands = await store.standing([c.ref for c in batch], session.patience)
+            _lose_missing(ledger, [c for c, there in zip(batch, stands, strict=True) if not there], reason)
+    except (StoreUnavailable, OutcomeUnknown) as error:
+        _failed(ledger, session, error)
+        return
+    with ledger.mutex:
+        if session.changed == facts:
+            session.facts, session.changed = facts, None
+        now = ledger.runtime.now()
+        session.next_beat = now
+        for ref in orphans:
+            _owe_orphan(ledger, session, ref, now)
+    ledger.inbox.put(None)
+
+
+def _lose_missing(ledger: Ledger, claims: list[Claim], reason: LossReason) -> None:
+    with ledger.mutex:
+        now = ledger.runtime.now()
+        for claim in claims:
+            if claim.phase in (Phase.HELD, Phase.GRANTED):
+                ledger.lose(claim, reason, now)
+            elif claim.phase is Phase.WAITING:
+                claim.hinted = True
+                ledger.wake(claim)
+    ledger.flush()
+
+
+def _owe_orphan(ledger: Ledger, session: Session, ref: ClaimRef, now: Instant) -> None:
+    """A claim that the store brought back, after its release: nobody here would ever close it (A2)."""
+    if any(debt.closing.ref[:2] == ref[:2] for debt in ledger.debts.values()):
+        return
+    orphan = Claim(session, ref.claim, ref.name, EXCLUSIVE, now)
+    orphan.number = ref.number
+    orphan.phase = Phase.CLOSED
+    ledger.debts[orphan] = Debt(orphan, ledger.bill(orphan, clean=False), now)
+
+
+async def _pay(ledger: Ledger, store: QueueStore) -> None:
+    """Close what is owed, in batches, until each is answered (B2)."""
+    while True:
+        with ledger.mutex:
+            now = ledger.runtime.now()
+            due = [d for d in ledger.debts.values() if d.not_before <= now][:BATCH]
+        if not due:
+            return
+        patience = min(d.claim.session.patience for d in due)
+        closings = [
+            # A clean release that is repeated after its deadline is clean no longer (B10).
+            d.closing._replace(clean=d.closing.clean and now < d.claim.session.deadline)
+            for d in due
+        ]
+        try:
+            await store.close(closings, patience)
+        except (StoreUnavailable, OutcomeUnknown, SetupError):
+            _postpone(ledger, due)
+            return
+        with ledger.mutex:
+            for debt in due:
+                if ledger.debts.get(debt.claim) is debt:
+                    del ledger.debts[debt.claim]
+
+
+def _postpone(ledger: Ledger, debts: list[Debt]) -> None:
+    with ledger.mutex:
+        now = ledger.runtime.now()
+        for debt in debts:
+            session = debt.claim.session
+            debt.not_before = Instant(now + session.ttl / 24 * (0.5 + ledger.runtime.random()))
+            if now - debt.since >= session.ttl:
+                # One stuck row must not drop ten thousand leases, nor keep its session alive for ever (B2).
+                session.retired = True
+            if session.over is not None and now - session.over_at >= 2 * session.ttl:
+                # The engine has long ended that session itself, and the claim with it.
+                ledger.debts.pop(debt.claim, None)
+
+
+async def _retire(ledger: Ledger, store: QueueStore) -> None:
+    """End retired sessions with their last lease."""
+    with ledger.mutex:
+        done = [s for s in ledger.sessions if s.retired and not s.claims]
+        for session in done:
+            ledger.sessions.remove(session)
+    for session in done:
+        try:
+            await store.end(session.card.id, session.patience)
+        except (StoreUnavailable, OutcomeUnknown, SetupError):
+            continue  # its ttl ends it
+
+
+async def _shut(ledger: Ledger, store: QueueStore) -> None:
+    """Close everything in batches, then end the sessions (B3)."""
+    with ledger.mutex:
+        now = ledger.runtime.now()
+        open_sessions = [s for s in ledger.sessions if s.over is None and s.opened]
+        for session in open_sessions:
+            clean = now < session.deadline
+            for claim in list(session.claims.values()):
+                held = claim.phase is Phase.HELD
+                ledger.lose(claim, LossReason.CLOSED, now)
+                debt = ledger.debts.get(claim)
+                if debt is not None and held and clean:
+                    debt.closing = debt.closing._replace(clean=True)
+            ledger.finish(session, LossReason.CLOSED, now)
+        for debt in ledger.debts.values():
+            debt.not_before = now
+    ledger.flush()
+    await _pay(ledger, store)
+    for session in open_sessions:
+        try:
+            await store.end(session.card.id, session.patience)
+        except (StoreUnavailable, OutcomeUnknown, SetupError):
+            continue

@@ -1,0 +1,479 @@
+"""What a client knows of its sessions and claims, and the decisions on it.
+
+Promises: every decision is made under one mutex and awaits nothing; what follows from it (signals, loss callbacks,
+events) happens after the mutex is let go. A lost lease stays lost.
+Does not promise that the engine agrees: a lease is the client's own, conservative view.
+
+The ledger is shared by the callers (threads, or tasks of one loop) and by the keeper, which is a thread of its own.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Final
+
+from tenure.model import Grant, Instant, LeaseState, LossReason, Mode, Seconds
+from tenure.observe.events import Abandoned, Event, Lost
+from tenure.ports import ClaimRef, Closing, Entry, SessionCard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from tenure.ports import Inbox, Mailbox, Message, Peer, Runtime, SessionFacts, Signal
+
+DRIFT: Final = 0.99
+"""The part of a granted ttl that is counted on: 1 % for two clocks that run at different rates (A1)."""
+
+MARGIN: Final = 0.002
+"""Seconds taken off every deadline for the engine's and the kernel's granularity (A1)."""
+
+NEVER: Final = Instant(float("-inf"))
+
+
+class Phase(enum.Enum):
+    """Where a claim of this client is in its life."""
+
+    ENTERING = "entering"
+    WAITING = "waiting"
+    GRANTED = "granted"
+    """Among the holders, not yet taken up by whoever asked."""
+    HELD = "held"
+    CLOSED = "closed"
+
+
+class Claim:
+    """One attempt of this client to get a name. Its id is used once."""
+
+    def __init__(self, session: Session, claim: int, name: str, mode: Mode, now: Instant) -> None:
+        self.session = session
+        self.id = claim
+        self.name = name
+        self.mode = mode
+        self.delay: Seconds = 0.0
+        self.info = ""
+        self.phase = Phase.ENTERING
+        self.number = 0
+        self.floor = 0
+        self.lost: LossReason | None = None
+        # True while an enqueue is unanswered, and for good once one was sent twice: only then can a late one
+        # still arrive, and only then does closing leave a tombstone (B1).
+        self.unanswered = False
+        self.sent_twice = False
+        self.hinted = False
+        self.peers: Sequence[Peer] = ()
+        self.asked_at = now
+        self.granted_at = NEVER
+        self.wait_until: Instant | None = None
+        self.hold_until: Instant | None = None
+        self.signal: Signal | None = None
+        self.owner: object = None
+        """The thread or task that took it, so that its wait for itself can be told."""
+        self.on_lost: list[Callable[[], None]] = []
+        self.on_end: list[Callable[[], None]] = []
+        """As `on_lost`, and also when it is released."""
+
+    @property
+    def ref(self) -> ClaimRef:
+        """How the engine knows it."""
+        return ClaimRef(self.session.card.id, self.id, self.name, self.number)
+
+    @property
+    def deadline(self) -> Instant:
+        """The local end: the session's, or that of max_hold if it comes first (A5)."""
+        deadline = self.session.deadline
+        if self.hold_until is not None and self.hold_until < deadline:
+            return self.hold_until
+        return deadline
+
+
+class Session:
+    """A client's liveness in the engine, as the client sees it. Its id is used once; its end is latched (A3)."""
+
+    def __init__(self, card: SessionCard) -> None:
+        self.card = card
+        self.ttl = card.ttl
+        self.deadline = NEVER
+        self.opened = False
+        self.over: LossReason | None = None
+        self.over_at = NEVER
+        self.retired = False
+        self.failing = False
+        self.facts: SessionFacts | None = None
+        self.changed: SessionFacts | None = None
+        """Facts of another life or of a steal: no deadline moves until the claims are reconciled (A2)."""
+        self.next_beat = NEVER
+        self.unfresh: list[Claim] = []
+        """Granted claims that wait for a renewal before they are handed out (A1)."""
+        self.claims: dict[int, Claim] = {}
+        self.last_claim = 0
+
+    @property
+    def period(self) -> Seconds:
+        """How often it is renewed (A4)."""
+        return self.ttl / 3
+
+    @property
+    def patience(self) -> Seconds:
+        """How long one request may take before it is given up and repeated (A4)."""
+        return self.ttl / 6
+
+
+class Debt:
+    """A claim that the engine must still be told is closed (B2)."""
+
+    def __init__(self, claim: Claim, closing: Closing, since: Instant) -> None:
+        self.claim = claim
+        self.closing = closing
+        self.since = since
+        self.not_before = since
+
+
+class Ledger:
+    """Sessions, claims and debts of one client."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        inbox: Inbox[object],
+        card: Callable[[str], SessionCard],
+        observe: Callable[[Event], None],
+        skew: Seconds = 0.0,
+    ) -> None:
+        self.runtime = runtime
+        self.inbox = inbox
+        self.mailbox: Mailbox | None = None
+        self.mutex = runtime.mutex()
+        self.skew = skew
+        self.watched = False
+        """Whether anybody wants the events of every cycle; the rare ones are always made."""
+        self.closing = False
+        self.sessions: list[Session] = []
+        self.debts: dict[Claim, Debt] = {}
+        self.waiting: dict[Claim, None] = {}
+        self.reader: Claim | None = None
+        self._card = card
+        self._observe = observe
+        self._after: list[Callable[[], None]] = []
+
+    # -- after a decision -------------------------------------------------------------------------------------------
+
+    def later(self, action: Callable[[], None]) -> None:
+        """Do this after the mutex is let go."""
+        self._after.append(action)
+
+    def emit(self, event: Event) -> None:
+        """Hand out an event after the mutex is let go."""
+        observe = self._observe
+        self._after.append(lambda: observe(event))
+
+    def flush(self) -> None:
+        """Do what decisions left to do. Called without the mutex."""
+        while self._after:
+            try:
+                action = self._after.pop(0)
+            except IndexError:  # another thread took it
+                return
+            action()
+
+    # -- sessions ---------------------------------------------------------------------------------------------------
+
+    def register(self, name: str, mode: Mode, now: Instant) -> Claim:
+        """A new claim, in the session in force or in a new one. From here on the keeper owns it (B2)."""
+        with self.mutex:
+            session = self._session(now)
+            session.last_claim += 1
+            claim = Claim(session, session.last_claim, name, mode, now)
+            session.claims[claim.id] = claim
+        if self._after:
+            self.flush()
+        return claim
+
+    def _session(self, now: Instant) -> Session:
+        if self.sessions:
+            session = self.sessions[-1]
+            if session.over is None and not session.retired:
+                if not session.opened or now < session.deadline:
+                    return session
+                # It had no lease (a lease would have latched it), so nobody renewed it: it is left to end (A5).
+                self.finish(session, LossReason.DEADLINE, now)
+        session = Session(self._card(self.runtime.new_id()))
+        self.sessions = [s for s in self.sessions if s.over is None or s.claims]
+        self.sessions.append(session)
+        return session
+
+    def entry(self, claim: Claim, at_once: bool, sent: Instant) -> Entry:
+        """The request that puts a claim into its queue; opens or extends the session where that is due."""
+        session = claim.session
+        # With less than half the ttl left the same step extends it, so that a fresh lease is worth something (A1).
+        extend = session.opened and session.deadline - sent < session.ttl / 2
+        claim.sent_twice = claim.sent_twice or claim.unanswered
+        claim.unanswered = True
+        return Entry(
+            session.card,
+            not session.opened,
+            extend,
+            claim.id,
+            claim.name,
+            claim.mode,
+            claim.delay,
+            claim.info,
+            at_once,
+            claim.sent_twice,
+        )
+
+    def extended(self, session: Session, facts: SessionFacts, sent: Instant) -> None:
+        """A request that extended the session was answered. Called under the mutex."""
+        now = self.runtime.now()
+        if session.over is not None:
+            return
+        if not session.opened:
+            session.opened = True
+            session.facts = facts
+        elif now >= session.deadline:
+            # An answer after the deadline that it extends came too late, whatever the engine thinks (A3).
+            self.finish(session, LossReason.DEADLINE, now)
+            return
+        elif session.facts is None or (facts.life, facts.stolen) != (session.facts.life, session.facts.stolen):
+            session.changed = facts
+            self.inbox.put(session)
+            return
+        session.ttl = facts.ttl
+        session.failing = False
+        # From before the request: the engine may have counted from the moment it was sent, not answered (A1).
+        deadline = Instant(sent + facts.ttl * DRIFT - MARGIN - self.skew)
+        if deadline > session.deadline:
+            session.deadline = deadline
+            session.next_beat = Instant(sent + session.period)
+        if deadline <= now:
+            self.finish(session, LossReason.DEADLINE, now)
+        while session.unfresh:
+            self.wake(session.unfresh.pop())
+
+    def refused(self, claim: Claim) -> None:
+        """The engine refused an enqueue: its session is over, or it was stolen meanwhile; the keeper finds out which.
+
+        A session that was never opened can only have been ended by a tombstone that came before any enqueue; nobody
+        renews it, so without this it would be asked for ever.
+        """
+        with self.mutex:
+            if claim.phase is not Phase.CLOSED and not claim.session.opened:
+                self.finish(claim.session, LossReason.SESSION_ENDED, self.runtime.now())
+        self.flush()
+
+    def finish(self, session: Session, reason: LossReason, now: Instant) -> None:
+        """Latch the end of a session: all its leases are lost. Called under the mutex."""
+        if session.over is not None:
+            return
+        session.over = reason
+        session.over_at = now
+        for claim in list(session.claims.values()):
+            self.lose(claim, reason, now)
+
+    # -- claims -----------------------------------------------------------------------------------------------------
+
+    def grant(self, claim: Claim, number: int, floor: int) -> None:
+        """A claim became one of the holders. Called under the mutex."""
+        if claim.phase in (Phase.ENTERING, Phase.WAITING) and claim.session.over is None:
+            claim.number, claim.floor = number, floor
+            claim.phase = Phase.GRANTED
+            claim.granted_at = self.runtime.now()
+            self.wake(claim)
+
+    def deliver(self, messages: Iterable[Message]) -> None:
+        """Hand messages to the claims that they are bound to (B4)."""
+        with self.mutex:
+            for message in messages:
+                if not message.claim:
+                    # A session in front ended, or nobody knows what came: whoever waits looks again.
+                    for waiter in self.waiting:
+                        waiter.hinted = True
+                        self.wake(waiter)
+                    continue
+                # Unbound, a message read after the session was replaced makes two holders (B4).
+                claim = self._find(message.session, message.claim)
+                if claim is None:
+                    continue
+                if message.number and claim.number in (0, message.number):
+                    self.grant(claim, message.number, message.floor)
+                else:
+                    claim.hinted = True
+                    self.wake(claim)
+        self.flush()
+
+    def _find(self, session_id: str, claim_id: int) -> Claim | None:
+        for session in self.sessions:
+            if session.card.id == session_id:
+                return session.claims.get(claim_id)
+        return None
+
+    def wake(self, claim: Claim) -> None:
+        """Wake whoever waits for a claim, also if it is reading the mailbox. Called under the mutex."""
+        if claim.signal is not None:
+            self.later(claim.signal.set)
+        if self.reader is claim and self.mailbox is not None:
+            self.later(self.mailbox.poke)
+
+    def take_up(self, claim: Claim, max_hold: Seconds | None) -> bool:
+        """Make a grant a lease, unless its session ended meanwhile."""
+        now = self.runtime.now()
+        with self.mutex:
+            self._check_session(claim.session, now)
+            taken = claim.phase is Phase.GRANTED and claim.session.over is None
+            if taken:
+                claim.phase = Phase.HELD
+                if max_hold is not None:
+                    claim.hold_until = Instant(claim.granted_at + max_hold)
+                # Not its deadline: a keeper that looked while the session was being opened may sleep past the heartbeat.
+                if min(claim.deadline, claim.session.next_beat) < self.next_due:
+                    self.inbox.put(None)
+        if self._after:
+            self.flush()
+        return taken
+
+    def _check_session(self, session: Session, now: Instant) -> None:
+        if session.over is None and session.opened and now >= session.deadline:
+            self.finish(session, LossReason.DEADLINE, now)
+
+    next_due = Instant(float("inf"))
+    """When the keeper looks next; it is woken if a new lease needs it earlier."""
+
+    def state(self, claim: Claim) -> LeaseState:
+        """What a lease is worth now. Whoever sees a passed deadline latches it."""
+        if claim.lost is not None:
+            return LeaseState.LOST
+        if claim.phase is Phase.CLOSED:
+            return LeaseState.RELEASED
+        now = self.runtime.now()
+        if now >= claim.deadline:
+            self.observe(claim, now)
+            return LeaseState.LOST if claim.lost is not None else LeaseState.RELEASED
+        return LeaseState.SUSPECT if claim.session.failing else LeaseState.HELD
+
+    def observe(self, claim: Claim, now: Instant) -> None:
+        """Latch what the clock says of a lease."""
+        with self.mutex:
+            self._check_session(claim.session, now)
+            if claim.lost is None and claim.hold_until is not None and now >= claim.hold_until:
+                self.lose(claim, LossReason.MAX_HOLD, now)
+        self.flush()
+
+    def lose(self, claim: Claim, reason: LossReason, now: Instant) -> None:
+        """A claim ended before its time. Called under the mutex."""
+        if claim.phase is Phase.CLOSED:
+            return
+        was_held = claim.phase is Phase.HELD
+        claim.lost = reason
+        self.wake(claim)
+        for action in claim.on_lost:
+            self.later(action)
+        if was_held:
+            self.emit(Lost(claim.name, claim.number, max(0.0, now - claim.granted_at), reason))
+        # The engine may still have it: a lost lease is closed, uncleanly; what never was a lease, nobody worked under (B2).
+        self.owe(claim, clean=not was_held, now=now)
+
+    def abandon(self, claim: Claim) -> None:
+        """Give back what may or may not have been granted. Never waits: the keeper does it (B2)."""
+        with self.mutex:
+            if claim.phase is not Phase.CLOSED:
+                now = self.runtime.now()
+                self.emit(Abandoned(claim.name, claim.number))
+                # Cleanly, though the engine may have granted it meanwhile: it was never handed out, so nobody worked
+                # under it, and its lock_delay would close the name for nothing (B10).
+                self.owe(claim, clean=True, now=now)
+        self.flush()
+
+    def owe(self, claim: Claim, *, clean: bool, now: Instant) -> None:
+        """Close a claim here and owe the engine its closing. Called under the mutex."""
+        self.settle(claim)
+        # Whatever was never sent needs no closing; the rest is repeated until it is answered.
+        if claim.number or claim.unanswered or claim.sent_twice:
+            self.debts[claim] = Debt(claim, self.bill(claim, clean=clean), now)
+            self.inbox.put(None)
+
+    def begin_release(self, claim: Claim, now: Instant) -> Closing | None:
+        """Close a held claim on this side and note the debt, before the request is sent: Ctrl-C may come anywhere.
+
+        Returns:
+            The request, or None if there is nothing to send: it was lost or released before.
+        """
+        with self.mutex:
+            self._check_session(claim.session, now)
+            if claim.lost is None and claim.hold_until is not None and now >= claim.hold_until:
+                self.lose(claim, LossReason.MAX_HOLD, now)
+            closing = None
+            if claim.lost is None and claim.phase is Phase.HELD:
+                closing = self.bill(claim, clean=True)
+                debt = Debt(claim, closing, now)
+                debt.not_before = Instant(now + claim.session.patience)
+                self.debts[claim] = debt
+                self.settle(claim)
+        if self._after:
+            self.flush()
+        return closing
+
+    def release_later(self, claim: Claim) -> None:
+        """Release without waiting: the keeper does it."""
+        if self.begin_release(claim, self.runtime.now()) is not None:
+            self.press(claim)
+
+    def press(self, claim: Claim) -> None:
+        """A release got no answer: from now on it is the keeper's."""
+        debt = self.debts.get(claim)
+        if debt is not None:
+            debt.not_before = debt.since
+        self.inbox.put(None)
+
+    def missed(self, claim: Claim, reason: LossReason) -> None:
+        """The engine no longer had a claim that was thought to be held."""
+        with self.mutex:
+            claim.lost = reason
+            self.emit(Lost(claim.name, claim.number, self.runtime.now() - claim.granted_at, reason))
+            for action in claim.on_lost:
+                self.later(action)
+        self.flush()
+
+    def stop_reading(self, claim: Claim) -> None:
+        """A waiter is awake: it reads no longer, and if others wait, the next of them does."""
+        with self.mutex:
+            self.waiting.pop(claim, None)
+            if self.reader is claim:
+                self.reader = None
+            if self.reader is None:
+                heir = next(iter(self.waiting), None)
+                if heir is not None and heir.signal is not None:
+                    self.later(heir.signal.set)
+        if self._after:
+            self.flush()
+
+    def bill(self, claim: Claim, *, clean: bool) -> Closing:
+        """The request that closes a claim, with a tombstone where its enqueue may still arrive (B1)."""
+        return Closing(claim.ref, claim.unanswered or claim.sent_twice, clean, claim.session.ttl)
+
+    def settle(self, claim: Claim) -> None:
+        """A claim is closed on this side. Called under the mutex."""
+        claim.phase = Phase.CLOSED
+        claim.session.claims.pop(claim.id, None)
+        for action in claim.on_end:
+            self.later(action)
+
+    def forget(self, claim: Claim) -> None:
+        """The engine said that it has no such claim."""
+        with self.mutex:
+            self.settle(claim)
+
+    def grant_of(self, claim: Claim, authority: str) -> Grant:
+        """The proof of a grant that may travel."""
+        return Grant(claim.name, claim.number, claim.floor, authority)
+
+    def fork(self) -> None:
+        """In a forked child: nothing of the parent's is held here, and nothing of it is ever released (C1)."""
+        self.mutex = self.runtime.mutex()
+        for session in self.sessions:
+            session.over = session.over or LossReason.FORKED
+            for claim in session.claims.values():
+                if claim.phase is not Phase.CLOSED:
+                    claim.lost = claim.lost or LossReason.FORKED
+                    claim.phase = Phase.CLOSED
+        self.sessions, self._after, self.reader = [], [], None
+        self.debts.clear()
+        self.waiting.clear()
