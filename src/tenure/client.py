@@ -1,0 +1,372 @@
+"""The blocking face: one `Client` per engine URL, its locks, and their leases.
+
+Promises: safe to share between threads; nothing is connected and no thread started before the first use.
+Does not promise that a thread stops when it loses a lease: Python cannot stop one. Call `lease.check()`, and let the
+resource refuse what slips through.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Self
+
+from tenure import config
+from tenure.core import Core, timeout_error
+from tenure.errors import AcquireTimeout, TenureError, UsageError
+from tenure.lease import BaseLease
+from tenure.model import Instant, LossReason, Queue, Seconds
+from tenure.observe.events import Stolen
+from tenure.protocols import claim as protocol
+from tenure.runtimes import native
+from tenure.runtimes.blocking import BlockingRuntime, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+
+    from tenure.model import Mode
+    from tenure.observe.events import Event
+    from tenure.ports import QueueStore
+    from tenure.protocols.claim import Ask
+
+ASK_MOST: Seconds = 5.0
+"""Seconds that one question of an operator (inspect, names, steal) may take."""
+
+_DEFAULT: Any = object()
+
+
+class Lease(BaseLease):
+    """The right to a name until an instant; leaves no trace once released."""
+
+    def release(self) -> None:
+        """Give the name back. Repeating it does nothing.
+
+        A release without an answer is repeated by the keeper and raises nothing.
+
+        Raises:
+            LeaseLost: it had been lost before; what was done since may have overlapped with another holder.
+        """
+        claim = self._own
+        self._core.drop(claim)
+        # A client that was closed has released it already, and has no engine to ask.
+        reason = claim.lost
+        if self._alive():
+            reason = run(protocol.release(self._core.ledger, self._store, claim))
+        if reason is not None:
+            raise self._loss()
+
+    _store: QueueStore
+
+    def wait_lost(self, timeout: Seconds | None = None) -> LossReason | None:
+        """Wait until the lease is lost or released, or for `timeout` seconds; the reason, or None."""
+        runtime = self._core.ledger.runtime
+        until = None if timeout is None else Instant(runtime.now() + (config.wait(timeout) or 0.0))
+        signal = runtime.signal()
+        self._own.on_end.append(signal.set)
+        try:
+            while self.held:
+                end = self.deadline if until is None else min(until, self.deadline)
+                if until is not None and runtime.now() >= until:
+                    break
+                run(signal.wait(Instant(min(end, runtime.now() + 1.0))))
+        finally:
+            self._own.on_end.remove(signal.set)
+        return self.lost
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._own.lost is LossReason.FORKED and error is None:
+            return  # the parent's block, left in a forked child: nothing of it is ours to judge
+        try:
+            self.release()
+        except TenureError as lost:
+            if error is None:
+                raise
+            error.add_note(str(lost))
+
+
+class Lock:
+    """A description of what to lock and how; reusable, and holds nothing itself."""
+
+    def __init__(self, client: Client, ask: Ask, wait: Seconds | None) -> None:
+        self._client = client
+        self._ask = ask
+        self._wait = wait
+        # A lease is kept under the thread that entered, never on the Lock alone: two threads may share one Lock.
+        self._entered: dict[int, list[Lease]] = {}
+
+    @property
+    def name(self) -> str:
+        """What is locked."""
+        return self._client._core.bare(self._ask.name)
+
+    @property
+    def mode(self) -> Mode:
+        """Exclusive, shared, or permits of a limit."""
+        return self._ask.mode
+
+    def acquire(self, *, wait: Seconds | None = _DEFAULT) -> Lease:
+        """Wait until the name is ours.
+
+        Args:
+            wait: give up after so many seconds; None waits for ever, 0 only tries. The lock's own by default.
+
+        Returns:
+            A lease whose deadline is counted from before the request was sent.
+
+        Raises:
+            AcquireTimeout: the wait is over; nothing is held. Tells who holds the name and how many wait.
+            WouldDeadlock: this thread holds the name itself; nothing was queued.
+            StoreUnavailable: the engine cannot be reached; nothing is held.
+            OutcomeUnknown: no answer came in time; whatever was granted has been given back.
+
+        Ctrl-C: nothing is held afterwards.
+        """
+        patience = self._wait if wait is _DEFAULT else config.wait(wait)
+        begun = native.now()
+        lease = self._client._acquire(self._ask, patience, begun)
+        if not lease._is_granted:
+            raise self._client._timeout(lease, begun)
+        return lease
+
+    def try_acquire(self) -> Lease | None:
+        """Take the name if that needs no waiting; None if others hold it or wait for it."""
+        lease = self._client._acquire(self._ask, 0.0, native.now())
+        return lease if lease._is_granted else None
+
+    def __enter__(self) -> Lease:
+        lease = self.acquire()
+        self._entered.setdefault(threading.get_ident(), []).append(lease)
+        return lease
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        leases = self._entered.get(threading.get_ident())
+        if not leases:
+            raise UsageError("this thread has not entered this lock; leave it in the thread that entered")
+        lease = leases.pop()
+        if not leases:
+            del self._entered[threading.get_ident()]
+        lease.__exit__(kind, error, trace)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} {self._ask.mode.kind.value}>"
+
+
+class Client:
+    """One engine, its session and its leases, for the threads of one process."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        ttl: Seconds | None = None,
+        namespace: str | None = None,
+        max_hold: Seconds | None = None,
+        require: Iterable[str] = (),
+        skew: Seconds = 0.0,
+        client: str | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        """Describe a client; nothing is connected and no thread started yet.
+
+        Args:
+            url: which engine; TENURE_URL by default. `sqlite://` is this user on this host alone.
+            ttl: seconds (0.1 to 86,400; 30) after which an engine that hears nothing ends the session.
+            namespace: keeps the names of applications on one engine apart; "tenure" by default.
+            max_hold: seconds after which any lease of this client is lost, however alive its holder; None: never.
+            require: capabilities without which to refuse, such as "multi_host".
+            skew: seconds taken off each deadline where replicas' clocks differ.
+            client: this client's name for itself, shown to those who wait; up to 128 bytes.
+            on_event: called with each event, in the thread that saw it; must be quick.
+
+        Raises:
+            UsageError: an argument is wrong, or there is no URL.
+            UnsafeSetup: the engine lacks what is required.
+        """
+        self._core = Core(
+            config.settings(
+                url, ttl=ttl, namespace=namespace, max_hold=max_hold, require=require, skew=skew, client=client
+            ),
+            on_event,
+        )
+        self._store: QueueStore | None = None
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    def open(self) -> Self:
+        """Connect now, check the engine, and start the keeper.
+
+        Raises:
+            StoreUnavailable: the engine cannot be reached.
+            UnsafeSetup, IncompatibleStore: it can, and is not fit for use. Nothing was changed.
+        """
+        self._open()
+        return self
+
+    def _open(self) -> QueueStore:
+        core = self._core
+        if core.is_open and self._store is not None:
+            return self._store
+        with core.opening:
+            if not core.is_open or self._store is None:
+                runtime = BlockingRuntime()
+                self._store = None  # in a forked child, that of its parent
+                core.open(runtime)
+                core.ledger.mailbox = core.engine.mailbox(runtime)
+                self._store = core.engine.store(runtime)
+            return self._store
+
+    def close(self) -> None:
+        """Release all leases, end the waits of other threads with `UsageError`, stop the keeper."""
+        self._core.close()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {config.shown(self._core.settings.url)!r}>"
+
+    @property
+    def ttl(self) -> Seconds:
+        """Seconds after which an engine that hears nothing ends this client's session; what was asked for."""
+        return self._core.settings.ttl
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What the engine offers."""
+        return self._core.engine.capabilities
+
+    @property
+    def scope(self) -> str:
+        """Whom the locks of this client keep apart, in words."""
+        return self._core.engine.scope
+
+    # -- locks ------------------------------------------------------------------------------------------------------
+
+    def lock(
+        self,
+        name: str,
+        *,
+        shared: bool = False,
+        wait: Seconds | None = 60.0,
+        max_hold: Seconds | None = None,
+        lock_delay: Seconds = 0.0,
+        info: str | None = None,
+    ) -> Lock:
+        """Describe a lock; nothing is held yet.
+
+        Args:
+            name: what is locked, 1 to 512 bytes of UTF-8 without control characters.
+            shared: together with other shared holders.
+            wait: seconds to wait by default; None for ever. It outlives one ttl so that a crashed holder is outwaited.
+            max_hold: seconds after which the lease is lost in any case.
+            lock_delay: seconds that the name stays closed after an unclean end, for resources that compare no token.
+            info: text of up to 1,024 bytes, shown to whoever asks who holds the name.
+
+        Raises:
+            UsageError: an argument is wrong.
+        """
+        return self._lock(name, config.lock_mode(shared), wait, max_hold, lock_delay, info)
+
+    def semaphore(
+        self,
+        name: str,
+        limit: int,
+        *,
+        permits: int = 1,
+        wait: Seconds | None = 60.0,
+        max_hold: Seconds | None = None,
+        lock_delay: Seconds = 0.0,
+        info: str | None = None,
+    ) -> Lock:
+        """Describe `permits` of a `limit` on a name; otherwise as `lock`. The smallest limit among the holders counts."""
+        return self._lock(name, config.permits(limit, permits), wait, max_hold, lock_delay, info)
+
+    def _lock(
+        self,
+        name: str,
+        mode: Mode,
+        wait: Seconds | None,
+        max_hold: Seconds | None,
+        lock_delay: Seconds,
+        info: str | None,
+    ) -> Lock:
+        core = self._core
+        longest = core.settings.max_hold if max_hold is None else max_hold
+        ask = config.ask(name, mode, max_hold=longest, lock_delay=lock_delay, info=info)
+        return Lock(self, ask._replace(name=core.key(ask.name)), config.wait(wait))
+
+    def _acquire(self, ask: Ask, wait: Seconds | None, begun: Instant) -> Lease:
+        core = self._core
+        store = self._open()
+        owner = threading.current_thread()
+        if wait != 0 and ask.name in core.held:
+            core.check_deadlock(ask, owner)
+        # Made before the claim: if Ctrl-C strikes between the grant and the caller, this handle's end closes it.
+        lease = Lease(core)
+        lease._store = store
+        until = None if wait is None else Instant(begun + wait)
+        granted = run(protocol.acquire(core.ledger, store, ask, until, wait == 0, lease._adopt))
+        if granted is not None:
+            core.hold(granted, owner)
+        return lease
+
+    def _timeout(self, lease: Lease, begun: Instant) -> AcquireTimeout:
+        try:
+            queue = self.inspect(lease.name)
+        except TenureError:
+            queue = None
+        return timeout_error(lease.name, native.now() - begun, queue, native.utc(), own=lease.token)
+
+    # -- for operators ----------------------------------------------------------------------------------------------
+
+    def inspect(self, name: str) -> Queue:
+        """Who holds a name and who waits, in order.
+
+        Raises:
+            StoreUnavailable, OutcomeUnknown: the engine did not answer.
+        """
+        key = self._core.key(config.name(name))
+        return run(self._open().inspect(key, ASK_MOST))._replace(name=name)
+
+    def names(self, prefix: str = "") -> list[str]:
+        """The names that begin with `prefix` and are held or waited for, sorted."""
+        key = self._core.key(config.text("prefix", prefix, config.NAME_BYTES))
+        return [self._core.bare(found) for found in run(self._open().names(key, ASK_MOST))]
+
+    def steal(self, name: str, token: int) -> bool:
+        """End the claim with this token, for an operator. Its successor's token is larger, so it is fenced.
+
+        Args:
+            name: what is locked.
+            token: the claim's number, as `inspect` shows it: by name alone a repeat would rob the successor.
+
+        Returns:
+            True if it was there. The robbed holder is told with its next heartbeat, within a third of its ttl.
+        """
+        key = self._core.key(config.name(name))
+        token = config.count("token", token, 2**63 - 1)
+        stolen = run(self._open().steal(key, token, ASK_MOST))
+        if stolen:
+            self._core.ledger.emit(Stolen(key, token))
+            self._core.ledger.flush()
+        return stolen
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Descriptors that, inherited by a child process, keep this client's claims until that child is dead too."""
+        self._open()
+        return self._core.engine.descriptors()
+
+
+__all__ = ["Client", "Lease", "Lock"]

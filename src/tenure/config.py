@@ -1,0 +1,203 @@
+"""Arguments, URL options and environment: checked here, before anything is touched.
+
+Promises: a wrong value is a `UsageError` that names the argument and its bounds; a URL's password never appears in it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
+
+from tenure.errors import UsageError
+from tenure.model import EXCLUSIVE, SHARED, Kind, Mode, Seconds
+from tenure.protocols.claim import Ask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+NAME_BYTES: Final = 512
+INFO_BYTES: Final = 1024
+TTL_LEAST: Final = 0.1
+TTL_MOST: Final = 86_400.0
+SECONDS_MOST: Final = 10 * 365 * 86_400.0
+LIMIT_MOST: Final = 1_000_000
+CAPABILITIES: Final = frozenset({"fifo", "shared", "semaphore", "durable_tokens", "multi_host"})
+
+_OPTIONS: Final = {"ttl", "namespace", "require"}
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class Settings(NamedTuple):
+    """What a client was told."""
+
+    url: str
+    ttl: Seconds
+    namespace: str
+    max_hold: Seconds | None
+    require: frozenset[str]
+    skew: Seconds
+    client: str
+
+
+def settings(
+    url: str | None,
+    *,
+    ttl: Seconds | None,
+    namespace: str | None,
+    max_hold: Seconds | None,
+    require: Iterable[str],
+    skew: Seconds,
+    client: str | None,
+) -> Settings:
+    """Settle the settings: the argument, then the URL's option, then the environment.
+
+    Raises:
+        UsageError: something is wrong; nothing was touched.
+    """
+    if url is None:
+        url = os.environ.get("TENURE_URL") or None
+    if url is None:
+        raise UsageError(
+            "url: give Client(url) or set TENURE_URL; for locks of this user on this host alone, say so: 'sqlite://'"
+        )
+    if not isinstance(url, str):
+        raise UsageError(f"url: a string is needed, not {type(url).__name__}")
+    url, options = split_options(url)
+    if ttl is None and (given := options.get("ttl") or os.environ.get("TENURE_TTL")):
+        ttl = number("ttl", given)
+    if namespace is None:
+        namespace = options.get("namespace") or os.environ.get("TENURE_NAMESPACE") or "tenure"
+    if not isinstance(namespace, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", namespace):
+        raise UsageError("namespace: 1 to 64 letters, digits, dots, dashes and underscores")
+    wanted = set([require] if isinstance(require, str) else require)
+    for source in (options.get("require"), os.environ.get("TENURE_REQUIRE")):
+        wanted |= {word.strip() for word in (source or "").split(",") if word.strip()}
+    if wanted - CAPABILITIES:
+        raise UsageError(
+            f"require: unknown {sorted(map(str, wanted - CAPABILITIES))}; known are {sorted(CAPABILITIES)}"
+        )
+    return Settings(
+        url,
+        seconds("ttl", 30.0 if ttl is None else ttl, TTL_LEAST, TTL_MOST),
+        namespace,
+        None if max_hold is None else seconds("max_hold", max_hold, 0.001, SECONDS_MOST),
+        frozenset(wanted),
+        seconds("skew", skew, 0.0, TTL_MOST),
+        text("client", client or "", 128),
+    )
+
+
+def split_options(url: str) -> tuple[str, dict[str, str]]:
+    """Take the options that every engine has out of a URL; the engine refuses what it does not know."""
+    scheme, mark, rest = url.partition("://")
+    if not mark or "?" not in rest:
+        return url, {}
+    base, _, query = rest.partition("?")
+    ours: dict[str, str] = {}
+    theirs: list[str] = []
+    for key, value in parse_qsl(query, keep_blank_values=True, strict_parsing=False):
+        if key not in _OPTIONS:
+            theirs.append(f"{quote(key)}={quote(value, safe='/:')}")
+        elif key in ours:
+            raise UsageError(f"url: the option {key!r} is given twice")
+        elif not value:
+            raise UsageError(f"url: the option {key!r} has no value")
+        else:
+            ours[key] = value
+    return scheme + mark + base + (f"?{'&'.join(theirs)}" if theirs else ""), ours
+
+
+def shown(url: str) -> str:
+    """A URL without its password, for people to read."""
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return url
+    user = parts.netloc.rpartition("@")[0].partition(":")[0]
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{user}:***@{host}"))
+
+
+def number(argument: str, value: Any) -> float:
+    """A finite number, also from a string of the environment."""
+    try:
+        result = float(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"{argument}: a number of seconds is needed, not {value!r}") from None
+    return result
+
+
+def seconds(argument: str, value: Any, least: float, most: float) -> Seconds:
+    """A duration within bounds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UsageError(f"{argument}: a finite number of seconds from {least:g} to {most:g} is needed, not {value!r}")
+    if not least <= value <= most:
+        raise UsageError(f"{argument}: {value!r} is outside {least:g} to {most:g} seconds")
+    return float(value)
+
+
+def wait(value: Any) -> Seconds | None:
+    """How long to wait: seconds from 0, or None for ever."""
+    return None if value is None else seconds("wait", value, 0.0, SECONDS_MOST)
+
+
+def text(argument: str, value: Any, most: int, least: int = 0) -> str:
+    """A string within bounds: valid Unicode, no control characters."""
+    if not isinstance(value, str):
+        raise UsageError(f"{argument}: a string of {least} to {most} bytes is needed, not {type(value).__name__}")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise UsageError(f"{argument}: a lone surrogate is not Unicode text") from None
+    if not least <= size <= most:
+        raise UsageError(f"{argument}: {size} bytes of UTF-8 are outside {least} to {most}")
+    if not value.isascii() or not value.isprintable():
+        found = _CONTROL.search(value)
+        if found is not None:
+            raise UsageError(f"{argument}: the control character {found.group()!r} is not allowed")
+    return value
+
+
+def name(value: Any) -> str:
+    """What is locked: 1 to 512 bytes of UTF-8 without control characters."""
+    return text("name", value, NAME_BYTES, 1)
+
+
+def count(argument: str, value: Any, most: int) -> int:
+    """A whole number from 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise UsageError(f"{argument}: a whole number from 1 to {most} is needed, not {value!r}")
+    return value
+
+
+def permits(limit: Any, wanted: Any) -> Mode:
+    """The mode of a semaphore's claim."""
+    limit = count("limit", limit, LIMIT_MOST)
+    wanted = count("permits", wanted, LIMIT_MOST)
+    if wanted > limit:
+        raise UsageError(f"permits: {wanted} can never fit a limit of {limit}")
+    return Mode(Kind.PERMITS, wanted, limit)
+
+
+def ask(
+    lock_name: Any, mode: Mode, *, max_hold: Seconds | None, lock_delay: Seconds, info: str | None
+) -> Ask:
+    """A checked request for a name."""
+    if max_hold is not None:
+        max_hold = seconds("max_hold", max_hold, 0.001, SECONDS_MOST)
+    return Ask(
+        name(lock_name),
+        mode,
+        seconds("lock_delay", lock_delay, 0.0, TTL_MOST),
+        "" if info is None else text("info", info, INFO_BYTES),
+        max_hold,
+    )
+
+
+def lock_mode(shared: Any) -> Mode:
+    """Exclusive, or shared."""
+    if not isinstance(shared, bool):
+        raise UsageError(f"shared: True or False is needed, not {shared!r}")
+    return SHARED if shared else EXCLUSIVE

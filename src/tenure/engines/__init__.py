@@ -1,0 +1,90 @@
+"""The engines: where sessions, claims and numbers live. Importing one never imports another's client library."""
+
+from __future__ import annotations
+
+import abc
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+from tenure.errors import UsageError
+
+if TYPE_CHECKING:
+    from tenure.ports import Mailbox, QueueStore, Runtime
+    from tenure.runtimes.aio import AioRuntime
+
+ENGINES: Final = {"memory": "tenure.engines.memory", "sqlite": "tenure.engines.sqlite"}
+"""URL scheme to module. Each module has `connect(url) -> Engine`, which checks the URL and touches nothing."""
+
+
+class Engine(abc.ABC):
+    """One client's access to an engine. Made without I/O; `open` does the rest."""
+
+    kind: str
+    capabilities: frozenset[str]
+    scope: str
+    """Whom the locks of this URL keep apart, in words: "this process", "this user on this host"."""
+
+    @abc.abstractmethod
+    def open(self) -> None:
+        """Connect and check. May block.
+
+        Raises:
+            StoreUnavailable, UnsafeSetup, IncompatibleStore: nothing was changed.
+        """
+
+    @property
+    @abc.abstractmethod
+    def address(self) -> str:
+        """Where this client's mailbox is; part of its sessions."""
+
+    @abc.abstractmethod
+    def store(self, runtime: Runtime) -> QueueStore:
+        """A connection for calling threads."""
+
+    @abc.abstractmethod
+    def aio_store(self, runtime: AioRuntime) -> QueueStore:
+        """A connection for the tasks of one loop; never blocks the loop."""
+
+    @abc.abstractmethod
+    def keeper_store(self, runtime: Runtime) -> QueueStore:
+        """The keeper's own connection; called in its thread."""
+
+    @abc.abstractmethod
+    def mailbox(self, runtime: Runtime) -> Mailbox:
+        """The mailbox, for waiting threads."""
+
+    @abc.abstractmethod
+    def aio_mailbox(self, runtime: AioRuntime) -> Mailbox:
+        """The mailbox, for waiting tasks."""
+
+    def tend(self) -> None:  # noqa: B027 - most engines have nothing to tend
+        """Housekeeping after each heartbeat, in the keeper's thread; must not block."""
+
+    def descriptors(self) -> tuple[int, ...]:
+        """File descriptors that, inherited, keep this client's claims until the heir is dead too."""
+        return ()
+
+    @abc.abstractmethod
+    def disown(self) -> None:
+        """In a forked child: let go of the parent's files without a trace."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of everything; the sessions were ended before."""
+
+
+def connect(url: str) -> Engine:
+    """Make the engine that a URL names; no I/O.
+
+    Raises:
+        UsageError: the URL is wrong; nothing was touched.
+    """
+    scheme = url.partition("://")[0]
+    module = ENGINES.get(scheme)
+    if module is None or "://" not in url:
+        known = ", ".join(f"{name}://" for name in ENGINES)
+        # Only the scheme is named: the rest of a URL may hold a password.
+        shown = scheme if "://" in url else "no scheme at all"
+        raise UsageError(f"url: unknown engine ({shown!r}); this release knows {known}")
+    engine: Engine = import_module(module).connect(url)
+    return engine

@@ -1,0 +1,422 @@
+"""The steps of an engine whose queues we keep ourselves: memory and SQLite.
+
+Promises: each step is a function of the tables, the clocks handed in and its arguments; it decides, and returns its
+reply with the mail to send *once it is committed*. Whoever calls it makes it atomic.
+Does not promise: durability or delivery. Those are the tables' and the transport's.
+
+The rules are those of the protocol: the dead are passed over and their death is latched in the same step (A3); every
+removal tells the holders not yet told, by a mark on the claim (B3); a message is a grant (B4); tombstones (B1).
+All times are integer microseconds of the engine's clock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from tenure.model import NUMBER_MAX, Contender, Instant, Kind, Mode, Queue, UtcTime, blockers, holders
+from tenure.ports import Beat, ClaimRef, Mail, Message, Peer, Place, SessionCard, SessionFacts, Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tenure.ports import Closing, Entry
+
+SWEEP: Final = 100
+"""How many dead claims one step removes; the next live claim is told to go on (B3)."""
+
+NOBODY: Final[frozenset[str]] = frozenset()
+
+
+class At(NamedTuple):
+    """The clocks as a step sees them.
+
+    Attributes:
+        now_us: the engine's clock, by which sessions end.
+        wall_us: the engine's wall clock, for hybrid numbers and display.
+        sent: the caller's own clock before the request; `Peer.due` counts from it.
+    """
+
+    now_us: int
+    wall_us: int
+    sent: Instant
+
+
+class SessionRow(Protocol):
+    """What every step asks of a session."""
+
+    @property
+    def until_us(self) -> int: ...
+    @property
+    def ended(self) -> int: ...
+    @property
+    def stolen(self) -> int: ...
+    @property
+    def tombstones(self) -> str: ...
+
+
+class ClaimRow(Protocol):
+    """A claim as the tables keep it, with the liveness of its session joined in."""
+
+    @property
+    def session(self) -> str: ...
+    @property
+    def claim(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def mode(self) -> Mode: ...
+    @property
+    def delay_us(self) -> int: ...
+    @property
+    def floor(self) -> int:
+        """The floor that its holder was told; 0 = not yet told."""
+    @property
+    def freed_us(self) -> int:
+        """Closed uncleanly: it blocks until then (B10); 0 = open."""
+    @property
+    def info(self) -> str: ...
+    @property
+    def until_us(self) -> int:
+        """Its session's end; 0 = there is no such session."""
+    @property
+    def ended(self) -> int: ...
+    @property
+    def address(self) -> str: ...
+
+
+class Tables(Protocol):
+    """Where sessions and claims are kept. The steps own the meaning, the tables own the storage."""
+
+    life: str
+
+    def draw(self, wall_us: int) -> int:
+        """The next number: max(last + 1, wall_us)."""
+
+    def session(self, session: str) -> SessionRow | None: ...
+    def card(self, session: str) -> SessionCard | None:
+        """Who opened a session, for display; its ttl is not kept."""
+
+    def open(self, card: SessionCard, until_us: int, ended: int, tombstones: str) -> None: ...
+    def extend(self, session: str, until_us: int) -> None: ...
+    def latch(self, session: str, now_us: int) -> None:
+        """End a session for good: `ended`, and `until_us` no later than now."""
+
+    def rob(self, session: str) -> None:
+        """Count a steal."""
+
+    def bury(self, session: str, claim: int) -> None:
+        """Leave a tombstone in the session's record."""
+
+    def drop(self, session: str) -> None: ...
+    def over(self, now_us: int, limit: int) -> list[str]:
+        """Sessions that ended or whose time is over."""
+
+    def queue(self, name: str) -> Iterator[ClaimRow]:
+        """The claims of a name by rising number, read lazily."""
+
+    def backwards(self, name: str, below: int) -> Iterator[ClaimRow]:
+        """The claims of a name below a number, the nearest first, read lazily."""
+
+    def after(self, name: str, number: int) -> ClaimRow | None: ...
+    def find(self, ref: ClaimRef) -> ClaimRow | None: ...
+    def insert(self, entry: Entry, number: int, floor: int, delay_us: int) -> bool:
+        """False if this claim of this session is already there; then nothing changed."""
+
+    def remove(self, session: str, name: str, number: int) -> bool: ...
+    def tell(self, name: str, number: int, floor: int) -> None: ...
+    def free_at(self, name: str, number: int, at_us: int) -> None: ...
+    def owned(self, session: str, limit: int) -> list[ClaimRow]: ...
+    def names(self, prefix: str) -> list[str]: ...
+    def addresses(self) -> frozenset[str]:
+        """The addresses of all sessions, dead or alive."""
+
+
+
+def _us(seconds: float) -> int:
+    return int(seconds * 1e6)
+
+
+def ends_us(row: ClaimRow) -> int:
+    """When a claim stops counting. A holder's lock_delay outlasts its session; a waiter's does not (B10)."""
+    if row.freed_us:
+        return row.freed_us
+    if row.delay_us and row.floor and row.until_us:
+        return row.until_us + row.delay_us
+    # A session that is gone, or ended and latched, is dead whatever a clock that was set back says (A3).
+    return 0 if row.ended else row.until_us
+
+
+def _other_limit(holding: Sequence[ClaimRow], mode: Mode) -> int:
+    """The first limit among the holders that differs; 0 if they all agree."""
+    return next((c.mode.limit for c in holding if c.mode.kind is mode.kind and c.mode.limit != mode.limit), 0)
+
+
+class Steps:
+    """The steps over one set of tables. Not thread-safe: the caller serialises."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        self.mail: list[Mail] = []
+
+    def take_mail(self) -> list[Mail]:
+        """The mail of the step just committed, for sending; a caller that rolled back throws it away."""
+        mail, self.mail = self.mail, []
+        return mail
+
+    # -- sessions ---------------------------------------------------------------------------------------------------
+
+    def heartbeat(self, at: At, session: str, ttl: float, waiting: bool) -> Beat | None:
+        """Extend a session and sweep a little; None if the session is over (A3)."""
+        row = self.tables.session(session)
+        if row is None or row.ended or row.until_us <= at.now_us:
+            return None
+        self.tables.extend(session, at.now_us + _us(ttl))
+        self.sweep(at, SWEEP)
+        facts = SessionFacts(ttl, self.tables.life, row.stolen)
+        if not waiting:
+            return Beat(facts, ())
+        told = [c for c in self.tables.owned(session, SWEEP) if c.floor and not c.freed_us]
+        return Beat(facts, tuple(Message(session, c.claim, c.number, c.floor) for c in told))
+
+    def end(self, at: At, session: str) -> None:
+        """End a session; claims without a lock_delay go at once."""
+        self.tables.latch(session, at.now_us)
+        self._clear(at, session)
+
+    def sweep(self, at: At, limit: int) -> None:
+        """Remove claims of sessions past their end, so that names which nobody asks for again are cleaned (B3)."""
+        for session in self.tables.over(at.now_us, limit):
+            self.tables.latch(session, at.now_us)
+            self._clear(at, session)
+
+    def _clear(self, at: At, session: str) -> None:
+        owned = self.tables.owned(session, SWEEP)
+        left = len(owned) == SWEEP
+        for row in owned:
+            if ends_us(row) <= at.now_us:
+                self._remove(row)
+                self._settle(at, row.name)
+            else:
+                left = True
+        if not left:
+            # The tombstones go with it: ids are used once and every late request of this session is refused
+            # because only an opening request creates a session.
+            self.tables.drop(session)
+
+    # -- claims -----------------------------------------------------------------------------------------------------
+
+    def enter(self, at: At, entry: Entry, dead: frozenset[str] = NOBODY) -> Place:
+        """Put a claim into its queue. A repeat finds the first; a tombstone refuses it.
+
+        Args:
+            at: the clocks.
+            entry: the claim.
+            dead: sessions that the caller knows to be dead for good, whatever their time says (C1).
+        """
+        tables, card = self.tables, entry.session
+        self._latch(at, dead)
+        row = tables.session(card.id)
+        facts = None
+        if row is None:
+            if not entry.opening:
+                return Place(Standing.GONE)
+            self.sweep(at, 2)
+            tables.open(card, at.now_us + _us(card.ttl), 0, "")
+            facts = SessionFacts(card.ttl, tables.life, 0)
+        else:
+            if row.ended or row.until_us <= at.now_us:
+                return Place(Standing.GONE)
+            if row.tombstones and f" {entry.claim} " in row.tombstones:
+                return Place(Standing.GONE)
+            if entry.opening or entry.extend:
+                tables.extend(card.id, at.now_us + _us(card.ttl))
+                facts = SessionFacts(card.ttl, tables.life, row.stolen)
+        prefix = self._settle(at, entry.name)
+        blocked = self._blocked(at, entry.name, entry.mode, NUMBER_MAX + 1) if prefix else []
+        limit = _other_limit(prefix, entry.mode) if entry.mode.kind is Kind.PERMITS else 0
+        if blocked and entry.at_once:
+            return Place(Standing.BUSY, peers=self._peers(at, blocked), facts=facts, limit=limit)
+        number = tables.draw(at.wall_us)
+        floor = 0 if blocked else (prefix[0].number if prefix else number)
+        if not tables.insert(entry, number, floor, _us(entry.delay)):
+            # The number is wasted, not given twice.
+            return self.look(at, ClaimRef(card.id, entry.claim, entry.name, 0), dead)._replace(facts=facts)
+        if blocked:
+            return Place(Standing.WAITS, number, 0, self._peers(at, blocked), facts, limit)
+        return Place(Standing.HOLDS, number, floor, (), facts, limit)
+
+    def look(self, at: At, ref: ClaimRef, dead: frozenset[str] = NOBODY) -> Place:
+        """Say where a claim stands, after passing over the dead in front of it."""
+        self._latch(at, dead)
+        row = self.tables.find(ref)
+        if row is None or row.freed_us or row.ended or row.until_us <= at.now_us:
+            return Place(Standing.GONE)
+        prefix = self._settle(at, row.name)
+        blocked = self._blocked(at, row.name, row.mode, row.number)
+        # The caller learns it from the reply; a second message would only fill its mailbox.
+        self.mail = [m for m in self.mail if (m.message.session, m.message.claim) != (row.session, row.claim)]
+        if blocked:
+            return Place(Standing.WAITS, row.number, 0, self._peers(at, blocked))
+        floor = row.floor or prefix[0].number
+        return Place(Standing.HOLDS, row.number, floor)
+
+    def close(self, at: At, closings: Sequence[Closing]) -> list[bool]:
+        """Remove claims, each telling its successors; for each, whether it was there."""
+        return [self._close(at, closing) for closing in closings]
+
+    def _close(self, at: At, closing: Closing) -> bool:
+        ref, tables = closing.ref, self.tables
+        if closing.tombstone:
+            self._bury(at, closing)
+        if closing.clean and ref.number:
+            # A holder's release: nothing about the claim can matter any more, so it is not even read.
+            if not tables.remove(ref.session, ref.name, ref.number):
+                return False
+            self._settle(at, ref.name)
+            return True
+        row = tables.find(ref)
+        if row is None or row.freed_us:
+            return False
+        if not closing.clean and row.delay_us and row.floor:
+            tables.free_at(row.name, row.number, at.now_us + row.delay_us)
+            self._hint_first(row.name)
+            return True
+        self._remove(row)
+        self._settle(at, row.name)
+        return True
+
+    def _bury(self, at: At, closing: Closing) -> None:
+        ref = closing.ref
+        if self.tables.session(ref.session) is None:
+            # The opening request itself may still arrive: an ended record refuses it as long as it could live.
+            card = SessionCard(ref.session, closing.ttl, "", "", "", 0)
+            self.tables.open(card, at.now_us + _us(closing.ttl), 1, f" {ref.claim} ")
+        else:
+            self.tables.bury(ref.session, ref.claim)
+
+    def standing(self, refs: Sequence[ClaimRef]) -> list[bool]:
+        """For each claim, whether it stands in its queue."""
+        found = [self.tables.find(ref) for ref in refs]
+        # One that the store lost and a late repeat entered anew has another number: it is not the one asked for.
+        return [
+            row is not None and not row.freed_us and row.number == ref.number
+            for row, ref in zip(found, refs, strict=True)
+        ]
+
+    def claims(self, session: str) -> list[ClaimRef]:
+        """What the engine has for a session."""
+        return [ClaimRef(session, c.claim, c.name, c.number) for c in self.tables.owned(session, SWEEP)]
+
+    def steal(self, at: At, name: str, number: int) -> bool:
+        """Compare and remove (B9): by name alone a repeat would rob the successor."""
+        row = next((c for c in self.tables.queue(name) if c.number == number), None)
+        if row is None:
+            return False
+        self.tables.rob(row.session)
+        # A repeat of its enqueue must not bring it back: claim ids are used once (B1).
+        self.tables.bury(row.session, row.claim)
+        # The robbed session's waiters look again; its keeper learns it from the counter in the next heartbeat.
+        self.mail.append(Mail(row.address, Message(row.session, row.claim, 0, 0)))
+        self._remove(row)
+        self._settle(at, name)
+        return True
+
+    def inspect(self, name: str) -> Queue:
+        """Who holds and who waits; reads only, so the dead not yet passed over are still shown."""
+        rows = list(self.tables.queue(name))
+        held = {c.number for c in holders(rows)}
+        seen = [self._contender(c, c.number in held) for c in rows]
+        return Queue(name, tuple(c for c in seen if c.holds), tuple(c for c in seen if not c.holds))
+
+    # -- the rules --------------------------------------------------------------------------------------------------
+
+    def _settle(self, at: At, name: str) -> list[ClaimRow]:
+        """Pass over the dead at the head and tell the holders not yet told; return the holders."""
+        removed = 0
+        while True:
+            prefix = holders(self.tables.queue(name))
+            gone = [c for c in prefix if ends_us(c) <= at.now_us]
+            if not gone:
+                break
+            if removed >= SWEEP:
+                self._go_on(at, name, prefix[-1])
+                return prefix
+            for row in gone:
+                self._bury_session(at, row)
+                self.tables.remove(row.session, name, row.number)
+                removed += 1
+        told = False
+        for row in prefix:
+            if not row.floor:
+                floor = prefix[0].number
+                self.tables.tell(name, row.number, floor)
+                self.mail.append(Mail(row.address, Message(row.session, row.claim, row.number, floor)))
+                told = True
+        if not told and prefix and prefix[-1].mode.kind is Kind.PERMITS:
+            # A departing permit may be one that the first waiter watched, without letting it in: it looks again (B6).
+            first = self.tables.after(name, prefix[-1].number)
+            if first is not None:
+                self._hint(first)
+        return prefix
+
+    def _blocked(self, at: At, name: str, mode: Mode, number: int) -> list[ClaimRow]:
+        """The claims that block a place, after removing the dead among them."""
+        for _ in range(SWEEP):
+            blocked = blockers(self.tables.backwards(name, number), mode)
+            gone = [c for c in blocked if ends_us(c) <= at.now_us]
+            if not gone:
+                return blocked
+            for row in gone:
+                self._bury_session(at, row)
+                self._remove(row)
+            self._settle(at, name)
+        return blocked
+
+    def _bury_session(self, at: At, row: ClaimRow) -> None:
+        # A claim whose lock_delay is over was closed by a session that may well live on.
+        if not row.freed_us:
+            self.tables.latch(row.session, at.now_us)
+
+    def _latch(self, at: At, dead: frozenset[str]) -> None:
+        for session in dead:
+            self.tables.latch(session, at.now_us)
+
+    def _remove(self, row: ClaimRow) -> None:
+        self.tables.remove(row.session, row.name, row.number)
+        if not row.floor:
+            # Whoever is behind a waiter that left watches a claim that is gone.
+            behind = self.tables.after(row.name, row.number)
+            if behind is not None and not behind.floor:
+                self._hint(behind)
+
+    def _hint_first(self, name: str) -> None:
+        """A claim will end at another time than the first waiter counts on: it looks again, and learns when."""
+        first = next((c for c in self.tables.queue(name) if not c.floor), None)
+        if first is not None:
+            self._hint(first)
+
+    def _hint(self, row: ClaimRow) -> None:
+        self.mail.append(Mail(row.address, Message(row.session, row.claim, 0, 0)))
+
+    def _go_on(self, at: At, name: str, last: ClaimRow) -> None:
+        """The sweep stopped short: tell the next live claim to look, which sweeps further."""
+        row = self.tables.after(name, last.number)
+        while row is not None:
+            if ends_us(row) > at.now_us:
+                self._hint(row)
+                return
+            row = self.tables.after(name, row.number)
+
+    def _peers(self, at: At, rows: Sequence[ClaimRow]) -> tuple[Peer, ...]:
+        return tuple(
+            Peer(c.session, c.address, Instant(at.sent + max(0, ends_us(c) - at.now_us) / 1e6)) for c in rows
+        )
+
+    def _contender(self, row: ClaimRow, holds: bool) -> Contender:
+        card = self.tables.card(row.session)
+        client, host, pid = ("", "", 0) if card is None else card[-3:]
+        # A number is the wall clock at which the claim entered, unless the clock has been set back since.
+        since = UtcTime(row.number / 1e6)
+        return Contender(row.number, row.mode, holds, client, host, pid, row.info, since)

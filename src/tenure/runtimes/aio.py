@@ -1,0 +1,94 @@
+"""The asyncio runtime: ports suspend the caller's own task.
+
+Promises: a signal may be set from any thread; a wait ends at its instant also if the loop was busy meanwhile.
+Does not promise that timers run through a suspended machine: the keeper, which looks at the boot-time clock, wakes
+whoever waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from typing import TYPE_CHECKING
+
+from tenure.runtimes import native
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from tenure.model import Instant
+    from tenure.ports import Signal
+
+
+class LoopSignal:
+    """Wakes one task of one loop, from any thread."""
+
+    __slots__ = ("_is_set", "_loop", "_thread", "_waiter")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._thread = threading.get_ident()
+        self._waiter: asyncio.Future[bool] | None = None
+        self._is_set = False
+
+    def set(self) -> None:
+        """Wake the waiter, now or when it comes."""
+        self._is_set = True
+        if self._waiter is None:
+            return
+        if threading.get_ident() == self._thread:
+            self._wake()
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._wake)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            return
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(True)
+
+    def _expire(self, waiter: asyncio.Future[bool]) -> None:
+        if not waiter.done():
+            waiter.set_result(False)
+
+    async def wait(self, until: Instant | None) -> bool:
+        """As `Signal.wait`."""
+        if not self._is_set:
+            waiter = self._waiter = self._loop.create_future()
+            # Looked at again with the waiter in place: another thread may have set it in between.
+            if self._is_set:
+                self._wake()
+            timer = None
+            if until is not None:
+                timer = self._loop.call_later(max(0.0, until - native.now()), self._expire, waiter)
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+                if timer is not None:
+                    timer.cancel()
+        was_set, self._is_set = self._is_set, False
+        return was_set
+
+
+class AioRuntime:
+    """Time, randomness and waiting for the tasks of one loop."""
+
+    now = staticmethod(native.now)
+    utc = staticmethod(native.utc)
+    new_id = staticmethod(native.new_id)
+    random = staticmethod(random.random)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+
+    def signal(self) -> Signal:
+        """A signal for a task."""
+        return LoopSignal(self.loop)
+
+    def mutex(self) -> AbstractContextManager[object]:
+        """A lock for decisions, shared with the keeper's thread; nobody awaits under it."""
+        return native.mutex()
