@@ -1,0 +1,235 @@
+"""The steps' tables in SQLite: one short statement each, read lazily, all within the caller's transaction."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from tenure.errors import IncompatibleStore, UnsafeSetup
+from tenure.model import EXCLUSIVE, NUMBER_MAX, SHARED, Kind, Mode
+from tenure.ports import SessionCard
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+    from tenure.engines.queue import ClaimRow
+    from tenure.ports import ClaimRef, Entry
+
+FORMAT: Final = 1
+SPOKEN: Final = (1,)
+
+APPLICATION_ID: Final = 0x746E7265
+"""'tnre' in the file's header: `file` and `sqlite3` then know whose it is."""
+
+CEILING_US: Final = 60_000_000
+"""How many numbers one synced commit allows: a minute's, as numbers follow the clock in microseconds (B7)."""
+
+_KINDS: Final = {Kind.EXCLUSIVE: 0, Kind.SHARED: 1, Kind.PERMITS: 2}
+
+_CLAIM: Final = (
+    'SELECT c.session, c.claim, c.name, c.number, c.kind, c.permits, c."limit", c.delay_us, c.floor, c.freed_us, '
+    "c.info, coalesce(s.until_us, 0), coalesce(s.ended, 1), coalesce(s.address, '') "
+    "FROM claims c LEFT JOIN sessions s ON s.id = c.session "
+)
+_QUEUE: Final = _CLAIM + "WHERE c.name = ? ORDER BY c.number"
+_BACKWARDS: Final = _CLAIM + "WHERE c.name = ? AND c.number < ? ORDER BY c.number DESC"
+_AFTER: Final = _CLAIM + "WHERE c.name = ? AND c.number > ? ORDER BY c.number LIMIT 1"
+_NUMBERED: Final = _CLAIM + "WHERE c.name = ? AND c.number = ? AND c.session = ?"
+_UNNUMBERED: Final = _CLAIM + "WHERE c.name = ? AND c.session = ? AND c.claim = ?"
+_OWNED: Final = _CLAIM + "WHERE c.session = ? LIMIT ?"
+_SESSION: Final = "SELECT until_us, ended, stolen, tombstones FROM sessions WHERE id = ?"
+_CARD: Final = "SELECT id, 0.0, address, client, host, pid FROM sessions WHERE id = ?"
+_GENESIS: Final = "SELECT format, id, clock, last, ceiling FROM genesis"
+
+
+class NeedsCeiling(Exception):  # noqa: N818 - a request to the store's loop, not an error
+    """The next number lies above what is known to be durable: sync a higher ceiling first, then repeat the step."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class Genesis(NamedTuple):
+    """The record that says whose store this is (rule B12)."""
+
+    format: int
+    id: str
+    clock: str
+    last: int
+    ceiling: int
+
+
+class SessionRow(NamedTuple):
+    """As `queue.SessionRow`."""
+
+    until_us: int
+    ended: int
+    stolen: int
+    tombstones: str
+
+
+class Row(NamedTuple):
+    """As `queue.ClaimRow`."""
+
+    session: str
+    claim: int
+    name: str
+    number: int
+    kind: int
+    permits: int
+    limit: int
+    delay_us: int
+    floor: int
+    freed_us: int
+    info: str
+    until_us: int
+    ended: int
+    address: str
+
+    @property
+    def mode(self) -> Mode:
+        """How the claim wants its name."""
+        if self.kind == 0:
+            return EXCLUSIVE
+        return SHARED if self.kind == 1 else Mode(Kind.PERMITS, self.permits, self.limit)
+
+
+class SqliteTables:
+    """Sessions, claims and numbers of one open file. The caller holds a write transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, life: str) -> None:
+        self.life = life
+        # A cursor made once saves a tenth of each statement. What is read lazily has one of its own each time: a kept one
+        # that was not read to its end would hold its snapshot past COMMIT, and once another process has written, the
+        # next BEGIN IMMEDIATE fails (SQLITE_BUSY_SNAPSHOT).
+        self._do = connection.cursor().execute
+        self._read = connection.execute
+        self._last = 0
+        self._ceiling = 0
+
+    def check(self, expected: Genesis) -> None:
+        """Compare the genesis record and read the counter; the first statement of every step.
+
+        Raises:
+            IncompatibleStore: another format, or another store under the same path.
+        """
+        row = self._do(_GENESIS).fetchone()
+        if row is None or row[0] != expected.format or row[1] != expected.id:
+            found = None if row is None else row[0]
+            raise IncompatibleStore(
+                f"the store changed to format {found}; this client speaks {SPOKEN}", in_force=found, spoken=SPOKEN
+            )
+        if row[2] != expected.clock:
+            raise UnsafeSetup(
+                "the file is in use under another boot or time namespace, whose clock cannot be compared with this one"
+            )
+        self._last, self._ceiling = row[3], row[4]
+
+    def draw(self, wall_us: int) -> int:
+        number = max(self._last + 1, wall_us)
+        if number > self._ceiling:
+            if number > NUMBER_MAX:
+                raise UnsafeSetup(f"the next fencing token would exceed {NUMBER_MAX}: the wall clock is far ahead")
+            raise NeedsCeiling(number)
+        self._do("UPDATE genesis SET last = ?", (number,))
+        self._last = number
+        return number
+
+    # -- sessions ---------------------------------------------------------------------------------------------------
+
+    def session(self, session: str) -> SessionRow | None:
+        row = self._do(_SESSION, (session,)).fetchone()
+        return None if row is None else SessionRow._make(row)
+
+    def card(self, session: str) -> SessionCard | None:
+        row = self._do(_CARD, (session,)).fetchone()
+        return None if row is None else SessionCard._make(row)
+
+    def open(self, card: SessionCard, until_us: int, ended: int, tombstones: str) -> None:
+        self._do(
+            "INSERT INTO sessions VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?)",
+            (card.id, until_us, ended, card.address, card.client, card.host, card.pid, tombstones),
+        )
+
+    def extend(self, session: str, until_us: int) -> None:
+        self._do("UPDATE sessions SET until_us = ? WHERE id = ?", (until_us, session))
+
+    def latch(self, session: str, now_us: int) -> None:
+        self._do("UPDATE sessions SET ended = 1, until_us = min(until_us, ?) WHERE id = ?", (now_us, session))
+
+    def rob(self, session: str) -> None:
+        self._do("UPDATE sessions SET stolen = stolen + 1 WHERE id = ?", (session,))
+
+    def bury(self, session: str, claim: int) -> None:
+        self._do(
+            "UPDATE sessions SET tombstones = CASE tombstones WHEN '' THEN ' ' ELSE tombstones END || ? || ' ' "
+            "WHERE id = ?",
+            (claim, session),
+        )
+
+    def drop(self, session: str) -> None:
+        self._do("DELETE FROM sessions WHERE id = ?", (session,))
+
+    def over(self, now_us: int, limit: int) -> list[str]:
+        rows = self._do("SELECT id FROM sessions WHERE until_us <= ? LIMIT ?", (now_us, limit))
+        return [row[0] for row in rows.fetchall()]
+
+    # -- claims -----------------------------------------------------------------------------------------------------
+
+    def queue(self, name: str) -> Iterator[Row]:
+        return map(Row._make, self._read(_QUEUE, (name,)))
+
+    def backwards(self, name: str, below: int) -> Iterator[Row]:
+        return map(Row._make, self._read(_BACKWARDS, (name, below)))
+
+    def after(self, name: str, number: int) -> Row | None:
+        row = self._do(_AFTER, (name, number)).fetchone()
+        return None if row is None else Row._make(row)
+
+    def find(self, ref: ClaimRef) -> Row | None:
+        if ref.number:
+            row = self._do(_NUMBERED, (ref.name, ref.number, ref.session)).fetchone()
+        else:
+            row = self._do(_UNNUMBERED, (ref.name, ref.session, ref.claim)).fetchone()
+        return None if row is None else Row._make(row)
+
+    def insert(self, entry: Entry, number: int, floor: int, delay_us: int) -> bool:
+        session, mode = entry.session.id, entry.mode
+        if entry.again and self._do(_UNNUMBERED, (entry.name, session, entry.claim)).fetchone() is not None:
+            return False
+        self._do(
+            "INSERT INTO claims VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)",
+            (entry.name, number, session, entry.claim, _KINDS[mode.kind], mode.permits, mode.limit, delay_us, floor,
+             entry.info),
+        )
+        return True
+
+    def remove(self, session: str, name: str, number: int) -> bool:
+        done = self._do("DELETE FROM claims WHERE name = ? AND number = ? AND session = ?", (name, number, session))
+        return done.rowcount == 1
+
+    def tell(self, name: str, number: int, floor: int) -> None:
+        self._do("UPDATE claims SET floor = ? WHERE name = ? AND number = ?", (floor, name, number))
+
+    def free_at(self, name: str, number: int, at_us: int) -> None:
+        self._do("UPDATE claims SET freed_us = ? WHERE name = ? AND number = ?", (at_us, name, number))
+
+    def owned(self, session: str, limit: int) -> list[ClaimRow]:
+        return [Row._make(row) for row in self._do(_OWNED, (session, limit)).fetchall()]
+
+    def names(self, prefix: str) -> list[str]:
+        # Not LIKE: a prefix is not a pattern. U+10FFFF sorts behind every name, as UTF-8 sorts like code points.
+        rows = self._do(
+            "SELECT DISTINCT name FROM claims WHERE name >= ? AND name < ? ORDER BY name", (prefix, prefix + "\U0010ffff")
+        )
+        return [row[0] for row in rows.fetchall()]
+
+    def addresses(self) -> frozenset[str]:
+        return frozenset(row[0] for row in self._do("SELECT address FROM sessions").fetchall())
+
+
+def schema() -> str:
+    """The SQL that makes an empty store."""
+    return resources.files("tenure.engines.sqlite").joinpath("sql/schema.sql").read_text("utf-8")
