@@ -1,0 +1,249 @@
+"""The arguments of the command line, and the help that teaches them by example."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from tenure.cli import exits
+from tenure.cli.text import complain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_TOP = """\
+examples:
+  tenure run backup/db1 -- pg_dump -f /backup/db1.sql db1
+  tenure run reports/daily --wait 0 --busy-ok -- ./report.sh     # cron: skip if one runs
+  tenure ls
+  tenure inspect reports/daily
+  tenure help run
+
+Which engine: --url, else the environment variable TENURE_URL, else this user's locks on this host.
+"""
+
+_RUN = """\
+examples:
+  tenure run reports/daily -- ./report.sh --date today
+  tenure run reports/daily --wait 0 --busy-ok -- ./report.sh     # cron: skip if one runs
+  tenure run deploy --wait 600 --info "$USER: release 4.2" -- ./deploy.sh
+  tenure run media/encode --limit 3 -- ffmpeg -i in.mov out.mp4   # at most three of the fleet
+  TENURE_URL=sqlite:///var/lock/app.db tenure run cron/cleanup --ttl 15 -- ./cleanup.sh
+
+the command gets TENURE_NAME, TENURE_TOKEN, TENURE_FLOOR and TENURE_AUTHORITY in its environment. Give the token to
+whatever it writes to: a store that refuses smaller tokens is safe even if this lock fails.
+
+exit status: the command's own; 128+N if signal N killed it; 126 cannot be executed; 127 not found; 75 busy;
+79 the lease was lost and the command stopped; 69 the engine cannot be reached; 64 usage; 78 configuration.
+
+the command runs in a process group of its own, and the name is released only when nothing of the group is left. On
+kill -9 of this process the group is killed. While this process alone is stopped (SIGSTOP), the command runs on past
+its lease: that is what the token is for.
+
+events of --json, one object a line on stderr, all with "event", "time" (seconds since 1970, UTC) and "name":
+  waiting   token, wait (seconds; null: for ever), pid: others are in front; absent if granted at once
+  acquired  token, floor, authority, waited
+  busy      waited, holders and waiters (as in `inspect --json`; null if unknown)
+  started   pid
+  suspect   remaining (seconds), cause: a renewal failed
+  stopping  token, reason: the group is being ended
+  exited    status, signal (0: none)
+  lost      token, reason
+  released  token
+  error     message, status
+"""
+
+_LS = """\
+examples:
+  tenure ls
+  tenure ls reports/
+  tenure ls --json | jq -r 'select(.waiters | length > 5) | .name'
+"""
+
+_INSPECT = """\
+examples:
+  tenure inspect reports/daily
+  tenure inspect reports/daily --json | jq '.holders[].token'
+  tenure inspect deploy --url sqlite:///var/lock/app.db
+"""
+
+_STEAL = """\
+examples:
+  tenure inspect deploy                       # read the token of the claim to remove
+  tenure steal deploy 1795372291532495
+  tenure steal deploy 1795372291532495 && tenure run deploy -- ./deploy.sh
+
+removes the claim with exactly that token, held or waiting, and asks nothing. The one it is taken from is told at its
+next heartbeat, and its writes are refused wherever tokens are checked.
+exit status: 0 removed; 1 no such claim, nothing was changed.
+"""
+
+_COMPLETION = """\
+examples:
+  eval "$(tenure completion bash)"                                        # in ~/.bashrc
+  tenure completion zsh > ~/.zfunc/_tenure                                # a folder of $fpath
+  tenure completion fish > ~/.config/fish/completions/tenure.fish
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are tenure's, and which can tell what it takes (for completion scripts)."""
+
+    def __init__(
+        self,
+        prog: str | None = None,
+        usage: str | None = None,
+        description: str | None = None,
+        epilog: str | None = None,
+    ) -> None:
+        self.actions: list[argparse.Action] = []
+        self.children: dict[str, Parser] = {}
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog, usage, description, epilog, formatter_class=formatter, allow_abbrev=False)
+
+    def add_argument(self, *args: Any, **named: Any) -> argparse.Action:
+        """Add an argument, and remember it."""
+        action = super().add_argument(*args, **named)
+        self.actions.append(action)
+        return action
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line and leave with 64."""
+        complain(f"{message} (try `{self.prog} --help`)")
+        raise SystemExit(exits.USAGE)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line; everything after the first `--` is the command of `run`."""
+    parser = build()
+    words = list(arguments)
+    command: list[str] | None = None
+    if "--" in words:
+        # Split by hand: argparse would take options out of the command.
+        cut = words.index("--")
+        words, command = words[:cut], words[cut + 1 :]
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
+    options = parser.parse_args(words)
+    if options.action is None:
+        parser.error("what shall be done? `run`, `ls`, `inspect`, `steal` or `completion`")
+    if options.action == "run":
+        options.command = command
+        _check_run(parser.children["run"], options)
+    elif command is not None:
+        parser.error(f"`{options.action}` takes no command after --")
+    return options
+
+
+def build() -> Parser:
+    """Make the parser of all commands."""
+    parser = Parser(prog="tenure", description="Locks for a fleet, with fencing tokens.", epilog=_TOP)
+    parser.add_argument("--version", action="version", version=f"tenure {_version()}")
+    commands = parser.add_subparsers(dest="action", metavar="COMMAND", parser_class=Parser)
+
+    def add(name: str, summary: str, epilog: str, usage: str | None = None) -> Parser:
+        child: Parser = commands.add_parser(name, help=summary, description=summary, epilog=epilog, usage=usage)
+        parser.children[name] = child
+        return child
+
+    usage = "tenure run NAME [options] -- COMMAND [ARGUMENT...]"
+    _fill_run(add("run", "run a command while a name is held: flock(1) for a fleet", _RUN, usage=usage))
+    child = add("ls", "list the names that are held or waited for", _LS)
+    child.add_argument("prefix", nargs="?", default="", metavar="PREFIX", help="only names that begin with this")
+    _fill_common(child)
+    child = add("inspect", "show who holds a name and who waits for it", _INSPECT)
+    child.add_argument("name", type=_name, metavar="NAME", help="the name")
+    _fill_common(child)
+    child = add("steal", "end one claim, for an operator", _STEAL)
+    child.add_argument("name", type=_name, metavar="NAME", help="the name")
+    child.add_argument("token", type=_whole, metavar="TOKEN", help="the token of the claim, from `tenure inspect`")
+    _fill_common(child)
+    child = add("completion", "print a completion script for a shell", _COMPLETION)
+    child.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
+    return parser
+
+
+def _fill_common(parser: Parser) -> None:
+    parser.add_argument("--url", metavar="URL", help="the engine; otherwise TENURE_URL, otherwise sqlite://")
+    parser.add_argument("--json", action="store_true", help="for programs: one JSON object a line")
+    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+
+
+def _fill_run(parser: Parser) -> None:
+    add = parser.add_argument
+    add("name", type=_name, metavar="NAME", help="what to lock: up to 512 bytes, `/` by custom between its parts")
+    _fill_common(parser)
+    add("--wait", type=_at_least_zero, metavar="SECONDS", help="give up after this long; 0 only tries (default: never)")
+    add("--shared", action="store_true", help="share the name with other --shared holders")
+    add("--limit", type=_whole, metavar="N", help="a semaphore: the holders' permits add up to at most N")
+    add("--permits", type=_whole, metavar="N", help="how many permits of --limit to take (default: 1)")
+    add("--info", metavar="TEXT", help="shown to whoever inspects the name")
+    add(
+        "-E", "--busy-status", type=_status, default=exits.BUSY, metavar="N", help="exit status when busy (default: 75)"
+    )
+    add("--busy-ok", action="store_true", help="being busy is no error: exit with 0 and, off a terminal, say nothing")
+    add("--ttl", type=_above_zero, metavar="SECONDS", help="how long the name stays held without renewal (default: 30)")
+    add("--max-hold", type=_above_zero, metavar="SECONDS", help="stop the command when it held the name this long")
+    add("--lock-delay", type=_at_least_zero, default=0.0, metavar="SECONDS",
+        help="after an unclean end keep the name closed this much longer")  # fmt: skip
+    add("--stop-margin", type=_above_zero, metavar="SECONDS",
+        help="stop the command this long before the lease ends (default: ttl/4)")  # fmt: skip
+    add("--grace", type=_at_least_zero, metavar="SECONDS", help="from SIGTERM to SIGKILL (default: ttl/6)")
+
+
+def _check_run(parser: Parser, options: argparse.Namespace) -> None:
+    if not options.command:
+        parser.error("no command: write `tenure run NAME -- COMMAND`")
+    if options.shared and options.limit is not None:
+        parser.error("--shared and --limit exclude each other")
+    if options.permits is not None and options.limit is None:
+        parser.error("--permits needs --limit")
+    if options.limit is not None and (options.permits or 1) > options.limit:
+        parser.error("--permits is larger than --limit")
+
+
+def _version() -> str:
+    from tenure._version import __version__
+
+    return __version__
+
+
+def _name(text: str) -> str:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("a name must be UTF-8") from None
+    if not 1 <= size <= 512:
+        raise argparse.ArgumentTypeError(f"a name has 1 to 512 bytes, this one {size}")
+    return text
+
+
+def _number(accepts: Callable[[float], bool], wanted: str) -> Callable[[str], float]:
+    def convert(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        # nan and inf compare in ways that would fail open somewhere below.
+        if not (math.isfinite(value) and accepts(value)):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+        return value
+
+    return convert
+
+
+_above_zero = _number(lambda value: value > 0, "a number of seconds above 0")
+_at_least_zero = _number(lambda value: value >= 0, "a number of seconds, 0 or more")
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**53):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _status(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 255):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an exit status of 0 to 255")
+    return int(text)
