@@ -9,10 +9,10 @@ told when it lost. Does not promise that two holders never overlap: no lock over
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from tenure._version import __version__
 
+# Not imported from typing, which costs more than everything else here; type checkers know the name.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tenure.async_client import AsyncClient, AsyncLease, AsyncLock
     from tenure.client import Client, Lease, Lock
@@ -60,11 +60,11 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'tenure' has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415 - the point is to load late
+    from importlib import import_module
 
     value = getattr(import_module(f"tenure.{home}"), name)
     globals()[name] = value

@@ -208,9 +208,8 @@ class AsyncClient:
             ),
             on_event,
         )
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._opening: asyncio.Task[QueueStore] | None = None
-        self._store: QueueStore | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._opening: asyncio.Future[None] | None = None
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -228,35 +227,22 @@ class AsyncClient:
     async def _open(self) -> QueueStore:
         loop = asyncio.get_running_loop()
         core = self._core
-        if core.is_open:
-            if loop is not self._loop:
-                raise UsageError(
-                    f"this client belongs to the event loop {self._loop!r} and was used in {loop!r}; make one per loop"
-                )
-            if self._store is not None:
-                return self._store
-        if self._opening is None or self._opening.get_loop() is not loop:
-            self._opening = loop.create_task(self._connect(loop))
-        opening = self._opening
-        try:
-            # A cancelled caller leaves it running, and whoever comes next waits for the same: opening twice would start
-            # a second keeper.
-            return await asyncio.shield(opening)
-        finally:
-            if opening.done() and self._opening is opening:
-                self._opening = None
-
-    async def _connect(self, loop: asyncio.AbstractEventLoop) -> QueueStore:
-        core = self._core
-        runtime = AioRuntime(loop)
-        self._loop = loop
-        self._store = None  # in a forked child, that of its parent
         if not core.is_open:
-            # Connecting may wait for a disk or a network, and the loop must not.
-            await loop.run_in_executor(None, core.open, runtime)
-        core.ledger.mailbox = core.engine.aio_mailbox(runtime)
-        self._store = core.engine.aio_store(runtime)
-        return self._store
+            if self._opening is None or self._opening.done() or self._opening.get_loop() is not loop:
+                # Connecting may wait for a disk or a network, and the loop must not. Shielded, so that a cancelled
+                # caller does not cancel it for the others; the next use finds it open.
+                runtime = AioRuntime(loop)
+                self._opening = loop.run_in_executor(
+                    None, core.open, runtime, lambda engine: (engine.aio_store(runtime), engine.aio_mailbox(runtime))
+                )
+                self._opening.add_done_callback(_seen)
+                self._loop = loop
+            await asyncio.shield(self._opening)
+        if loop is not self._loop:
+            raise UsageError(
+                f"this client belongs to the event loop {self._loop!r} and was used in {loop!r}; make one per loop"
+            )
+        return core.store
 
     async def close(self) -> None:
         """Release all leases, end the waits of other tasks with `UsageError`, stop the keeper."""
@@ -332,10 +318,11 @@ class AsyncClient:
         info: str | None = None,
         cancel_on_loss: bool = True,
     ) -> AsyncLock:
-        """Describe `permits` of a `limit` on a name; otherwise as `lock`. The smallest limit among the holders counts."""
-        return self._lock(
-            name, config.permits(limit, permits), wait, max_hold, lock_delay, info, cancel_on_loss
-        )
+        """Describe `permits` of a `limit` on a name; otherwise as `lock`.
+
+        Clients may give different limits; the smallest among the holders counts.
+        """
+        return self._lock(name, config.permits(limit, permits), wait, max_hold, lock_delay, info, cancel_on_loss)
 
     def _lock(
         self,
@@ -353,9 +340,7 @@ class AsyncClient:
         ask = ask._replace(name=core.key(ask.name))
         return AsyncLock(self, ask, config.wait(wait), cancel_on_loss=cancel_on_loss)
 
-    async def _acquire(
-        self, ask: Ask, wait: Seconds | None, begun: Instant, cancel_on_loss: bool
-    ) -> AsyncLease:
+    async def _acquire(self, ask: Ask, wait: Seconds | None, begun: Instant, cancel_on_loss: bool) -> AsyncLease:
         core = self._core
         store = await self._open()
         owner = asyncio.current_task()
@@ -418,6 +403,12 @@ class AsyncClient:
         """Descriptors that, inherited by a child process, keep this client's claims until that child is dead too."""
         await self._open()
         return self._core.engine.descriptors()
+
+
+def _seen(opening: asyncio.Future[None]) -> None:
+    """Take note of how opening ended, also where every caller was cancelled meanwhile."""
+    if not opening.cancelled():
+        opening.exception()
 
 
 __all__ = ["AsyncClient", "AsyncLease", "AsyncLock"]

@@ -9,10 +9,11 @@ Source: asyncio.timeout (CPython, Lib/asyncio/timeouts.py) for `cancelling`/`unc
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import asyncio
+
     from tenure.lease import BaseLease
 
 
@@ -73,7 +74,7 @@ class Body:
         self._out = True
         if self._timer is not None:
             self._timer.cancel()
-        if task is not self._task:
+        if task is None or task is not self._task:
             # Left in another task than entered: that one's cancellations are none of ours.
             return True
         if self._ours:

@@ -195,7 +195,6 @@ class Client:
             ),
             on_event,
         )
-        self._store: QueueStore | None = None
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -211,16 +210,10 @@ class Client:
 
     def _open(self) -> QueueStore:
         core = self._core
-        if core.is_open and self._store is not None:
-            return self._store
-        with core.opening:
-            if not core.is_open or self._store is None:
-                runtime = BlockingRuntime()
-                self._store = None  # in a forked child, that of its parent
-                core.open(runtime)
-                core.ledger.mailbox = core.engine.mailbox(runtime)
-                self._store = core.engine.store(runtime)
-            return self._store
+        if not core.is_open:
+            runtime = BlockingRuntime()
+            core.open(runtime, lambda engine: (engine.store(runtime), engine.mailbox(runtime)))
+        return core.store
 
     def close(self) -> None:
         """Release all leases, end the waits of other threads with `UsageError`, stop the keeper."""
@@ -290,7 +283,10 @@ class Client:
         lock_delay: Seconds = 0.0,
         info: str | None = None,
     ) -> Lock:
-        """Describe `permits` of a `limit` on a name; otherwise as `lock`. The smallest limit among the holders counts."""
+        """Describe `permits` of a `limit` on a name; otherwise as `lock`.
+
+        Clients may give different limits; the smallest among the holders counts.
+        """
         return self._lock(name, config.permits(limit, permits), wait, max_hold, lock_delay, info)
 
     def _lock(

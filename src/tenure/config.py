@@ -181,9 +181,7 @@ def permits(limit: Any, wanted: Any) -> Mode:
     return Mode(Kind.PERMITS, wanted, limit)
 
 
-def ask(
-    lock_name: Any, mode: Mode, *, max_hold: Seconds | None, lock_delay: Seconds, info: str | None
-) -> Ask:
+def ask(lock_name: Any, mode: Mode, *, max_hold: Seconds | None, lock_delay: Seconds, info: str | None) -> Ask:
     """A checked request for a name."""
     if max_hold is not None:
         max_hold = seconds("max_hold", max_hold, 0.001, SECONDS_MOST)

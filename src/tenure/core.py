@@ -7,7 +7,6 @@ nothing of its parent's and never releases any of it; leaving the interpreter wi
 from __future__ import annotations
 
 import atexit
-import dataclasses
 import logging
 import os
 import socket
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from tenure.config import Settings
     from tenure.engines import Engine
     from tenure.model import Contender, Mode, Queue, Seconds
-    from tenure.ports import QueueStore, Runtime
+    from tenure.ports import Mailbox, QueueStore, Runtime
     from tenure.protocols.claim import Ask
     from tenure.protocols.ledger import Claim
 
@@ -41,6 +40,9 @@ log = logging.getLogger("tenure")
 
 CLOSE_MOST = 10.0
 """Seconds that `close` waits for the keeper; what is still owed then ends with its session's ttl."""
+
+OPEN_MOST = 5.0
+"""Seconds that the first question to an engine may take."""
 
 EXIT_MOST = 1.0
 """Seconds that leaving the interpreter without `close` may take."""
@@ -63,6 +65,8 @@ class Core:
         self.is_closed = False
         self.authority = ""
         self.ledger: Ledger
+        self.store: QueueStore
+        """The callers' connection."""
         self.held: dict[str, list[Claim]] = {}
         self._done = native.mutex()
         self.opening = threading.Lock()
@@ -71,36 +75,46 @@ class Core:
 
     # -- opening and closing ----------------------------------------------------------------------------------------
 
-    def open(self, runtime: Runtime) -> None:
-        """Connect, check, and start the keeper. May block.
+    def open(self, runtime: Runtime, connect: Callable[[Engine], tuple[QueueStore, Mailbox]]) -> None:
+        """Connect, check, and start the keeper, once; whoever comes meanwhile waits. May block.
+
+        Args:
+            runtime: the callers' runtime.
+            connect: gives the callers' connection and mailbox of the opened engine.
 
         Raises:
-            StoreUnavailable, UnsafeSetup, IncompatibleStore: nothing was changed.
+            StoreUnavailable, UnsafeSetup, IncompatibleStore: nothing was changed; the next use tries again.
+            UsageError: the client is closed.
         """
-        if self.is_closed:
-            raise UsageError("this client is closed; open another")
-        self.engine.open()
-        try:
-            self._start(runtime)
-        except BaseException:
-            self.engine.close()
-            raise
-        if self.is_closed:
-            # Another thread closed this client meanwhile, and found nothing to close.
-            self.is_closed = False
-            self.close()
-            raise UsageError("this client is closed; open another")
+        with self.opening:
+            if self.is_closed:
+                raise UsageError("this client is closed; open another")
+            if self.is_open:
+                return
+            try:
+                self._connect(runtime, connect)
+            except BaseException:
+                self.engine.close()
+                self.engine = engines.connect(self.settings.url)
+                raise
+            self.is_open = True
+            if self.is_closed:
+                # Closed meanwhile, by somebody who found nothing to close yet.
+                self.is_closed = False
+                self.close()
+                raise UsageError("this client is closed; open another")
 
-    def _start(self, runtime: Runtime) -> None:
-        keeper_runtime = KeeperRuntime()
-        self.ledger = Ledger(runtime, native.NativeInbox(), self._card, self._observe, self.settings.skew)
-        self.ledger.watched = self._on_event is not None
-        store = self.engine.keeper_store(keeper_runtime)
-        self.authority = f"{run(store.authority(5.0))}/{self.settings.namespace}"
+    def _connect(self, runtime: Runtime, connect: Callable[[Engine], tuple[QueueStore, Mailbox]]) -> None:
+        self.engine.open()
+        keeper_store = self.engine.keeper_store(KeeperRuntime())
+        self.authority = f"{run(keeper_store.authority(OPEN_MOST))}/{self.settings.namespace}"
+        ledger = Ledger(runtime, native.NativeInbox(), self._card, self._observe, self.settings.skew)
+        ledger.watched = self._on_event is not None
+        self.store, ledger.mailbox = connect(self.engine)
+        self.ledger = ledger
         self._done = native.mutex()
         self._done.__enter__()
-        native.start_thread(lambda: self._keep(self.ledger, store, self._done))
-        self.is_open = True
+        native.start_thread(lambda: self._keep(ledger, keeper_store, self._done))
 
     def _keep(self, ledger: Ledger, store: QueueStore, done: object) -> None:
         try:
@@ -129,10 +143,11 @@ class Core:
         self.opening = threading.Lock()
         if self.is_open:
             self.ledger.fork()
-            self.engine.disown()
-            self.is_open = False
-            self.engine = engines.connect(self.settings.url)
-            self.held = {}
+        # Also one that another thread was just about to open.
+        self.engine.disown()
+        self.is_open = False
+        self.engine = engines.connect(self.settings.url)
+        self.held = {}
 
     def _card(self, session: str) -> SessionCard:
         settings = self.settings
@@ -181,13 +196,14 @@ class Core:
     # -- events -----------------------------------------------------------------------------------------------------
 
     def _observe(self, event: Event) -> None:
-        event = dataclasses.replace(event, name=self.bare(event.name))
+        event = event._replace(name=self.bare(event.name))
         if isinstance(event, Suspect):
             log.warning("renewal failed, %.1f s left for %d leases: %s", event.remaining, event.leases, event.cause)
         elif isinstance(event, Lost):
             level = logging.INFO if event.reason is LossReason.CLOSED else logging.ERROR
-            log.log(level, "lost %r (token %d) after %.1f s: %s", event.name, event.token, event.held,
-                    event.reason.value)
+            log.log(
+                level, "lost %r (token %d) after %.1f s: %s", event.name, event.token, event.held, event.reason.value
+            )
         elif isinstance(event, Stolen):
             log.info("stole %r (token %d)", event.name, event.token)
         if self._on_event is not None:

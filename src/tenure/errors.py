@@ -80,9 +80,7 @@ class LeaseLost(Overtaken):
         reason: why it was lost.
     """
 
-    def __init__(
-        self, message: str, *, name: str = "", token: int = 0, reason: LossReason | None = None
-    ) -> None:
+    def __init__(self, message: str, *, name: str = "", token: int = 0, reason: LossReason | None = None) -> None:
         super().__init__(message)
         self.name = name
         self.token = token

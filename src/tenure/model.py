@@ -53,7 +53,9 @@ class HasMode(Protocol):
     """Anything that stands in a queue."""
 
     @property
-    def mode(self) -> Mode: ...
+    def mode(self) -> Mode:
+        """How it wants its name."""
+        ...
 
 
 C = TypeVar("C", bound=HasMode)

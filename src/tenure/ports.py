@@ -33,8 +33,8 @@ __all__ = [
     "Message",
     "Peer",
     "Place",
-    "QueueStore",
     "Queue",
+    "QueueStore",
     "Runtime",
     "SessionCard",
     "SessionFacts",
@@ -51,9 +51,11 @@ class Signal(Protocol):
 
     def set(self) -> None:
         """Wake the waiter, now or when it comes. Never waits; safe from any thread and from a finalizer."""
+        ...
 
     async def wait(self, until: Instant | None) -> bool:
         """Wait until set or until an instant; consume the setting. True if it was set. May return early."""
+        ...
 
 
 class Runtime(Protocol):
@@ -61,21 +63,27 @@ class Runtime(Protocol):
 
     def now(self) -> Instant:
         """The boot-time clock: runs on through suspend, never set by anyone."""
+        ...
 
     def utc(self) -> UtcTime:
         """The wall clock, for display and for hybrid numbers; never for deadlines."""
+        ...
 
     def new_id(self) -> str:
         """A fresh random id of 128 bits, never used before, also not by a forked child."""
+        ...
 
     def random(self) -> float:
         """A number in [0, 1) for jitter."""
+        ...
 
     def signal(self) -> Signal:
         """A new signal, for a waiter of this runtime."""
+        ...
 
     def mutex(self) -> AbstractContextManager[object]:
         """A lock for decisions. Whoever holds it awaits nothing."""
+        ...
 
 
 class Inbox(Protocol[T]):
@@ -83,9 +91,11 @@ class Inbox(Protocol[T]):
 
     def put(self, item: T) -> None:
         """Never waits; safe from any thread, a finalizer or a signal handler."""
+        ...
 
     async def get(self, until: Instant) -> list[T]:
         """Everything that has come, after waiting for the first until `until`; may be empty."""
+        ...
 
 
 class SessionCard(NamedTuple):
@@ -191,13 +201,15 @@ class Closing(NamedTuple):
 
     Attributes:
         tombstone: its enqueue was sent twice or not answered, so a late one must be refused (rule B1).
-        clean: closed by a lease that is still held; only that skips the claim's lock_delay (rule B10).
+        clean: by a lease that is still held, or never handed out; only that skips the claim's lock_delay (rule B10).
+        held: by a lease that is still held, so that the claim certainly is one of the holders.
         ttl: how long a tombstone must live where its session is not found, in seconds.
     """
 
     ref: ClaimRef
     tombstone: bool
     clean: bool
+    held: bool
     ttl: Seconds
 
 
@@ -218,10 +230,17 @@ class Mail(NamedTuple):
 
 
 class Beat(NamedTuple):
-    """The answer to a heartbeat. `granted` lists the claims told but not yet taken (rule B4), if asked for."""
+    """The answer to a heartbeat.
+
+    Attributes:
+        facts: of the session; of one that is over, only `life` counts: another one means that the store lost it.
+        granted: the claims told but not yet taken (rule B4), if asked for.
+        over: the session is over; nothing was extended.
+    """
 
     facts: SessionFacts
     granted: tuple[Message, ...]
+    over: bool = False
 
 
 class Taken(NamedTuple):
@@ -241,12 +260,15 @@ class Mailbox(Protocol):
 
     def watch(self, peers: Sequence[Peer]) -> bool:
         """Listen for the end of these sessions. False if one of them can already not be reached: look again."""
+        ...
 
     async def receive(self, until: Instant | None) -> list[Message]:
         """Messages that have come, after waiting for the first; empty after `until`, a `poke` or the end of a peer."""
+        ...
 
     def poke(self) -> None:
         """Make a `receive` in progress, or the next one, return. Never waits; safe from any thread."""
+        ...
 
 
 class QueueStore(Protocol):
@@ -260,33 +282,44 @@ class QueueStore(Protocol):
 
     async def enter(self, entry: Entry, timeout: Seconds) -> Place:
         """Put a claim into its queue, once: a repeat finds the first. A claim with a tombstone is refused as GONE."""
+        ...
 
     async def look(self, ref: ClaimRef, timeout: Seconds) -> Place:
         """Say where a claim stands, after passing over the dead in front of it."""
+        ...
 
     async def close(self, closings: Sequence[Closing], timeout: Seconds) -> list[bool]:
         """Remove claims; for each, whether it was there. Repeating it is harmless."""
+        ...
 
-    async def heartbeat(self, session: str, ttl: Seconds, waiting: bool, timeout: Seconds) -> Beat | None:
-        """Extend a session; None if it is over. With `waiting`, list its grants not yet taken."""
+    async def heartbeat(self, session: str, ttl: Seconds, waiting: bool, timeout: Seconds) -> Beat:
+        """Extend a session, unless it is over. With `waiting`, list its grants not yet taken."""
+        ...
 
     async def standing(self, refs: Sequence[ClaimRef], timeout: Seconds) -> list[bool]:
         """For each of up to 100 claims, whether it stands in its queue (rule A2)."""
+        ...
 
     async def claims(self, session: str, timeout: Seconds) -> list[ClaimRef]:
         """Up to 100 claims that the engine has for a session."""
+        ...
 
     async def end(self, session: str, timeout: Seconds) -> None:
         """End a session and remove what is left of its claims, uncleanly."""
+        ...
 
     async def inspect(self, name: str, timeout: Seconds) -> Queue:
         """Who holds a name and who waits."""
+        ...
 
     async def names(self, prefix: str, timeout: Seconds) -> list[str]:
         """The names that begin with `prefix` and have a queue, sorted."""
+        ...
 
     async def steal(self, name: str, number: int, timeout: Seconds) -> bool:
         """Remove the claim with this number, if it stands there (rule B9)."""
+        ...
 
     async def authority(self, timeout: Seconds) -> str:
         """Who draws the tokens: engine kind, namespace and the store's random id."""
+        ...

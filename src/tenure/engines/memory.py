@@ -11,6 +11,7 @@ import dataclasses
 import re
 import secrets
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
 
@@ -151,18 +152,17 @@ class MemoryTables:
         session = self._sessions[entry.session.id]
         if entry.claim in session.claims:
             return False
-        claim = _Claim(
-            session, entry.claim, entry.name, number, entry.mode, delay_us, floor, 0, entry.info
-        )
+        claim = _Claim(session, entry.claim, entry.name, number, entry.mode, delay_us, floor, 0, entry.info)
         session.claims[entry.claim] = claim
         self._queues.setdefault(entry.name, {})[number] = claim
         return True
 
     def remove(self, session: str, name: str, number: int) -> bool:
         queue = self._queues.get(name, {})
-        claim = queue.pop(number, None)
-        if claim is None:
+        claim = queue.get(number)
+        if claim is None or claim.session != session:
             return False
+        del queue[number]
         if not queue:
             del self._queues[name]
         del claim.record.claims[claim.claim]
@@ -176,10 +176,11 @@ class MemoryTables:
 
     def owned(self, session: str, limit: int) -> list[ClaimRow]:
         row = self._sessions.get(session)
-        return [] if row is None else list(row.claims.values())[:limit]
+        return [] if row is None else [*islice(row.claims.values(), limit)]
 
     def names(self, prefix: str) -> list[str]:
-        return sorted(name for name in self._queues if name.startswith(prefix))
+        # An empty queue is what Ctrl-C left of an insertion.
+        return sorted(name for name, queue in self._queues.items() if queue and name.startswith(prefix))
 
     def addresses(self) -> frozenset[str]:
         return frozenset(row.address for row in self._sessions.values())

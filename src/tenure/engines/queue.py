@@ -72,14 +72,20 @@ class ClaimRow(Protocol):
     @property
     def floor(self) -> int:
         """The floor that its holder was told; 0 = not yet told."""
+        ...
+
     @property
     def freed_us(self) -> int:
         """Closed uncleanly: it blocks until then (B10); 0 = open."""
+        ...
+
     @property
     def info(self) -> str: ...
     @property
     def until_us(self) -> int:
         """Its session's end; 0 = there is no such session."""
+        ...
+
     @property
     def ended(self) -> int: ...
     @property
@@ -93,36 +99,45 @@ class Tables(Protocol):
 
     def draw(self, wall_us: int) -> int:
         """The next number: max(last + 1, wall_us)."""
+        ...
 
     def session(self, session: str) -> SessionRow | None: ...
     def card(self, session: str) -> SessionCard | None:
         """Who opened a session, for display; its ttl is not kept."""
+        ...
 
     def open(self, card: SessionCard, until_us: int, ended: int, tombstones: str) -> None: ...
     def extend(self, session: str, until_us: int) -> None: ...
     def latch(self, session: str, now_us: int) -> None:
         """End a session for good: `ended`, and `until_us` no later than now."""
+        ...
 
     def rob(self, session: str) -> None:
         """Count a steal."""
+        ...
 
     def bury(self, session: str, claim: int) -> None:
         """Leave a tombstone in the session's record."""
+        ...
 
     def drop(self, session: str) -> None: ...
     def over(self, now_us: int, limit: int) -> list[str]:
         """Sessions that ended or whose time is over."""
+        ...
 
     def queue(self, name: str) -> Iterator[ClaimRow]:
         """The claims of a name by rising number, read lazily."""
+        ...
 
     def backwards(self, name: str, below: int) -> Iterator[ClaimRow]:
         """The claims of a name below a number, the nearest first, read lazily."""
+        ...
 
     def after(self, name: str, number: int) -> ClaimRow | None: ...
     def find(self, ref: ClaimRef) -> ClaimRow | None: ...
     def insert(self, entry: Entry, number: int, floor: int, delay_us: int) -> bool:
         """False if this claim of this session is already there; then nothing changed."""
+        ...
 
     def remove(self, session: str, name: str, number: int) -> bool: ...
     def tell(self, name: str, number: int, floor: int) -> None: ...
@@ -131,7 +146,7 @@ class Tables(Protocol):
     def names(self, prefix: str) -> list[str]: ...
     def addresses(self) -> frozenset[str]:
         """The addresses of all sessions, dead or alive."""
-
+        ...
 
 
 def _us(seconds: float) -> int:
@@ -167,11 +182,11 @@ class Steps:
 
     # -- sessions ---------------------------------------------------------------------------------------------------
 
-    def heartbeat(self, at: At, session: str, ttl: float, waiting: bool) -> Beat | None:
-        """Extend a session and sweep a little; None if the session is over (A3)."""
+    def heartbeat(self, at: At, session: str, ttl: float, waiting: bool) -> Beat:
+        """Extend a session and sweep a little, unless it is over (A3)."""
         row = self.tables.session(session)
         if row is None or row.ended or row.until_us <= at.now_us:
-            return None
+            return Beat(SessionFacts(ttl, self.tables.life, 0), (), over=True)
         self.tables.extend(session, at.now_us + _us(ttl))
         self.sweep(at, SWEEP)
         facts = SessionFacts(ttl, self.tables.life, row.stolen)
@@ -197,7 +212,7 @@ class Steps:
         for row in owned:
             if ends_us(row) <= at.now_us:
                 self._remove(row)
-                self._settle(at, row.name)
+                self._settle(at, row.name, row.number)
             else:
                 left = True
         if not left:
@@ -270,11 +285,11 @@ class Steps:
         ref, tables = closing.ref, self.tables
         if closing.tombstone:
             self._bury(at, closing)
-        if closing.clean and ref.number:
+        if closing.held and ref.number:
             # A holder's release: nothing about the claim can matter any more, so it is not even read.
             if not tables.remove(ref.session, ref.name, ref.number):
                 return False
-            self._settle(at, ref.name)
+            self._settle(at, ref.name, ref.number)
             return True
         row = tables.find(ref)
         if row is None or row.freed_us:
@@ -284,7 +299,7 @@ class Steps:
             self._hint_first(row.name)
             return True
         self._remove(row)
-        self._settle(at, row.name)
+        self._settle(at, row.name, row.number)
         return True
 
     def _bury(self, at: At, closing: Closing) -> None:
@@ -320,7 +335,7 @@ class Steps:
         # The robbed session's waiters look again; its keeper learns it from the counter in the next heartbeat.
         self.mail.append(Mail(row.address, Message(row.session, row.claim, 0, 0)))
         self._remove(row)
-        self._settle(at, name)
+        self._settle(at, name, row.number)
         return True
 
     def inspect(self, name: str) -> Queue:
@@ -332,8 +347,14 @@ class Steps:
 
     # -- the rules --------------------------------------------------------------------------------------------------
 
-    def _settle(self, at: At, name: str) -> list[ClaimRow]:
-        """Pass over the dead at the head and tell the holders not yet told; return the holders."""
+    def _settle(self, at: At, name: str, last_gone: int = 0) -> list[ClaimRow]:
+        """Pass over the dead at the head and tell the holders not yet told; return the holders.
+
+        Args:
+            at: the clocks.
+            name: whose queue.
+            last_gone: the largest number that this step has removed before; 0 if it has removed none.
+        """
         removed = 0
         while True:
             prefix = holders(self.tables.queue(name))
@@ -347,15 +368,17 @@ class Steps:
                 self._bury_session(at, row)
                 self.tables.remove(row.session, name, row.number)
                 removed += 1
-        told = False
+                last_gone = max(last_gone, row.number)
         for row in prefix:
             if not row.floor:
                 floor = prefix[0].number
                 self.tables.tell(name, row.number, floor)
                 self.mail.append(Mail(row.address, Message(row.session, row.claim, row.number, floor)))
-                told = True
-        if not told and prefix and prefix[-1].mode.kind is Kind.PERMITS:
-            # A departing permit may be one that the first waiter watched, without letting it in: it looks again (B6).
+        kind = prefix[-1].mode.kind if last_gone and prefix else Kind.EXCLUSIVE
+        if kind is Kind.PERMITS or (kind is Kind.SHARED and last_gone > prefix[-1].number):
+            # What left may be what the first waiter watches, without letting it in: a permit, or the nearest of the
+            # readers. It looks again (B6), for it counts on another end than that of those who are left. Whoever
+            # waits behind it cannot hold before it, and is hinted when it is the first.
             first = self.tables.after(name, prefix[-1].number)
             if first is not None:
                 self._hint(first)
@@ -363,15 +386,16 @@ class Steps:
 
     def _blocked(self, at: At, name: str, mode: Mode, number: int) -> list[ClaimRow]:
         """The claims that block a place, after removing the dead among them."""
+        blocked: list[ClaimRow] = []
         for _ in range(SWEEP):
             blocked = blockers(self.tables.backwards(name, number), mode)
             gone = [c for c in blocked if ends_us(c) <= at.now_us]
             if not gone:
-                return blocked
+                break
             for row in gone:
                 self._bury_session(at, row)
                 self._remove(row)
-            self._settle(at, name)
+            self._settle(at, name, gone[0].number)
         return blocked
 
     def _bury_session(self, at: At, row: ClaimRow) -> None:
@@ -410,9 +434,7 @@ class Steps:
             row = self.tables.after(name, row.number)
 
     def _peers(self, at: At, rows: Sequence[ClaimRow]) -> tuple[Peer, ...]:
-        return tuple(
-            Peer(c.session, c.address, Instant(at.sent + max(0, ends_us(c) - at.now_us) / 1e6)) for c in rows
-        )
+        return tuple(Peer(c.session, c.address, Instant(at.sent + max(0, ends_us(c) - at.now_us) / 1e6)) for c in rows)
 
     def _contender(self, row: ClaimRow, holds: bool) -> Contender:
         card = self.tables.card(row.session)

@@ -40,7 +40,7 @@ class StepStore(abc.ABC):
     async def close(self, closings: Sequence[Closing], timeout: Seconds) -> list[bool]:
         return await self.run(lambda steps, at: steps.close(at, closings), timeout)
 
-    async def heartbeat(self, session: str, ttl: Seconds, waiting: bool, timeout: Seconds) -> Beat | None:
+    async def heartbeat(self, session: str, ttl: Seconds, waiting: bool, timeout: Seconds) -> Beat:
         return await self.run(lambda steps, at: steps.heartbeat(at, session, ttl, waiting), timeout)
 
     async def standing(self, refs: Sequence[ClaimRef], timeout: Seconds) -> list[bool]:

@@ -13,16 +13,16 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tenure.errors import OutcomeUnknown, StoreUnavailable, UsageError
+from tenure.errors import OutcomeUnknown, SetupError, StoreUnavailable, UsageError
 from tenure.model import Instant, LossReason, Mode, Seconds
 from tenure.observe.events import Claimed, Granted, LimitsDiffer, Released
-from tenure.ports import Message, Standing
+from tenure.ports import Message, Place, Standing
 from tenure.protocols.ledger import Claim, Ledger, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tenure.ports import Place, QueueStore
+    from tenure.ports import QueueStore
 
 RETRY_FIRST: Final = 0.02
 RETRY_MOST: Final = 1.0
@@ -121,9 +121,7 @@ async def acquire(
             return None
 
 
-async def _attempt(
-    ledger: Ledger, store: QueueStore, claim: Claim, until: Instant | None, at_once: bool
-) -> _End:
+async def _attempt(ledger: Ledger, store: QueueStore, claim: Claim, until: Instant | None, at_once: bool) -> _End:
     """One claim, from its enqueue to its grant or its end."""
     place = await _enter(ledger, store, claim, until, at_once)
     if place.standing is Standing.BUSY:
@@ -157,15 +155,15 @@ def _timeout(claim: Claim, until: Instant | None, now: Instant) -> Seconds:
     return patience if until is None else min(patience, max(1.0, until - now))
 
 
-async def _enter(
-    ledger: Ledger, store: QueueStore, claim: Claim, until: Instant | None, at_once: bool
-) -> Place:
+async def _enter(ledger: Ledger, store: QueueStore, claim: Claim, until: Instant | None, at_once: bool) -> Place:
     """Send the enqueue until it is answered; a repeat carries the same claim id and finds the first."""
     pause = RETRY_FIRST
     while True:
         # Read before the request: from here the engine may have counted (A1).
         sent = ledger.runtime.now()
         entry = ledger.entry(claim, at_once, sent)
+        if entry is None:
+            return Place(Standing.GONE)
         try:
             place = await store.enter(entry, _timeout(claim, until, sent))
         except StoreUnavailable:
@@ -175,6 +173,9 @@ async def _enter(
             if until is not None and ledger.runtime.now() >= until:
                 raise
             pause = await _pause(ledger, claim, pause)
+            if claim.phase is Phase.GRANTED and claim.session.opened:
+                # Only the answer was lost: a message is the grant (B4), and its time runs.
+                return Place(Standing.HOLDS, claim.number, claim.floor)
             continue
         _answered(ledger, claim, place, sent)
         return place
@@ -182,10 +183,12 @@ async def _enter(
 
 def _answered(ledger: Ledger, claim: Claim, place: Place, sent: Instant) -> None:
     with ledger.mutex:
-        claim.unanswered = False
         if place.facts is not None:
             ledger.extended(claim.session, place.facts, sent)
         _apply(ledger, claim, place)
+        # Only now, when its number is known: a claim with neither is taken for one that was never sent, and Ctrl-C may
+        # come between any two calls.
+        claim.unanswered = False
         if place.limit:
             ledger.emit(LimitsDiffer(claim.name, claim.mode.limit, place.limit))
     ledger.flush()
@@ -208,9 +211,7 @@ def _apply(ledger: Ledger, claim: Claim, place: Place) -> None:
             ledger.inbox.put(None)
 
 
-async def _wait(
-    ledger: Ledger, store: QueueStore, claim: Claim, until: Instant | None, place: Place
-) -> _End:
+async def _wait(ledger: Ledger, store: QueueStore, claim: Claim, until: Instant | None, place: Place) -> _End:
     """Wait for the grant: by message, or by looking when a session in front is due or gone (B6)."""
     runtime = ledger.runtime
     pause = 0.0
@@ -356,12 +357,12 @@ async def _why(ledger: Ledger, store: QueueStore, claim: Claim) -> LossReason:
     reason = LossReason.STORE_LOST
     try:
         beat = await store.heartbeat(session.card.id, session.ttl, False, session.patience)
-    except (StoreUnavailable, OutcomeUnknown):
-        beat = None
+    except (StoreUnavailable, OutcomeUnknown, SetupError):
+        pass
     else:
-        if beat is None:
+        if beat.over and session.facts is not None and beat.facts.life == session.facts.life:
             reason = LossReason.SESSION_ENDED
-        elif session.facts is not None and beat.facts.stolen != session.facts.stolen:
+        elif not beat.over and session.facts is not None and beat.facts.stolen != session.facts.stolen:
             reason = LossReason.STOLEN
     ledger.missed(claim, reason)
     return reason

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tenure.ports import Beat, ClaimRef, QueueStore, SessionFacts
 
 WAKE: Final = 1.0
-"""Seconds between looks at the clock while anything is held: timers sleep through a suspended machine, this does not."""
+"""Seconds between looks at the clock while anything is held, for timers sleep through a suspended machine."""
 
 GRACE: Final = 1.0
 """Seconds that a caller has to take up its grant, or to give up, before the keeper does it for it (B2)."""
@@ -70,13 +70,11 @@ def _due(ledger: Ledger) -> Instant:
         due = FOREVER
         for session in ledger.sessions:
             if session.over is None and session.opened and session.claims:
-                due = min(due, session.next_beat, session.deadline)
-                for claim in session.claims.values():
-                    if claim.hold_until is not None and claim.hold_until < due:
-                        due = claim.hold_until
-                due = min(due, Instant(now + WAKE))
+                due = min(due, session.next_beat, session.deadline, Instant(now + WAKE))
             elif session.claims:
                 due = min(due, Instant(now + WAKE))
+        for claim in ledger.bounded:
+            due = min(due, claim.hold_until or due)
         for debt in ledger.debts.values():
             due = min(due, max(debt.not_before, now))
         ledger.next_due = due
@@ -97,19 +95,18 @@ def _expire(ledger: Ledger) -> None:
         for session in ledger.sessions:
             if session.over is None and session.opened and now >= session.deadline and session.claims:
                 ledger.finish(session, LossReason.DEADLINE, now)
-            for claim in list(session.claims.values()):
-                if claim.hold_until is not None and now >= claim.hold_until:
-                    ledger.lose(claim, LossReason.MAX_HOLD, now)
-                elif _forsaken(claim, now):
-                    ledger.owe(claim, clean=True, now=now)  # never handed out: see Ledger.abandon
-                    ledger.wake(claim)
+        for claim in list(ledger.bounded):
+            if claim.hold_until is not None and now >= claim.hold_until:
+                ledger.lose(claim, LossReason.MAX_HOLD, now)
+        for claim in list(ledger.pending):
+            if _forsaken(claim, now):
+                ledger.owe(claim, clean=True, now=now)  # never handed out: see Ledger.abandon
+                ledger.wake(claim)
     ledger.flush()
 
 
 def _forsaken(claim: Claim, now: Instant) -> bool:
     """Whether nobody took a claim up in time (B2); its caller may be a thread that was killed."""
-    if claim.phase is Phase.HELD:
-        return False
     if claim.wait_until is not None:
         # A try (wait 0) still has the time of one request.
         return now >= claim.wait_until + claim.session.patience + GRACE
@@ -121,9 +118,7 @@ def _to_renew(ledger: Ledger) -> list[Session]:
     with ledger.mutex:
         now = ledger.runtime.now()
         return [
-            s
-            for s in ledger.sessions
-            if s.over is None and s.opened and now >= s.next_beat and (s.claims or s.unfresh)
+            s for s in ledger.sessions if s.over is None and s.opened and now >= s.next_beat and (s.claims or s.unfresh)
         ]
 
 
@@ -140,7 +135,7 @@ async def renew(ledger: Ledger, store: QueueStore, session: Session) -> None:
         _failed(ledger, session, error)
         return
     _renewed(ledger, session, beat, sent)
-    if beat is not None:
+    if not beat.over:
         ledger.deliver(beat.granted)
         if session.changed is not None and session.over is None:
             await _reconcile(ledger, store, session, session.changed)
@@ -157,12 +152,14 @@ def _failed(ledger: Ledger, session: Session, error: Exception) -> None:
     ledger.flush()
 
 
-def _renewed(ledger: Ledger, session: Session, beat: Beat | None, sent: Instant) -> None:
+def _renewed(ledger: Ledger, session: Session, beat: Beat, sent: Instant) -> None:
     with ledger.mutex:
         now = ledger.runtime.now()
         left = session.deadline - sent
-        if beat is None:
-            ledger.finish(session, LossReason.SESSION_ENDED, now)
+        if beat.over:
+            # Another life, and the session is not in it: not its time was over, the store has lost it (A2).
+            lost = session.facts is not None and beat.facts.life != session.facts.life
+            ledger.finish(session, LossReason.STORE_LOST if lost else LossReason.SESSION_ENDED, now)
         else:
             session.next_beat = Instant(sent + session.period)
             ledger.extended(session, beat.facts, sent)
@@ -186,7 +183,7 @@ async def _reconcile(ledger: Ledger, store: QueueStore, session: Session, facts:
             batch = ours[start : start + BATCH]
             stands = await store.standing([c.ref for c in batch], session.patience)
             _lose_missing(ledger, [c for c, there in zip(batch, stands, strict=True) if not there], reason)
-    except (StoreUnavailable, OutcomeUnknown) as error:
+    except (StoreUnavailable, OutcomeUnknown, SetupError) as error:
         _failed(ledger, session, error)
         return
     with ledger.mutex:
@@ -232,7 +229,7 @@ async def _pay(ledger: Ledger, store: QueueStore) -> None:
         patience = min(d.claim.session.patience for d in due)
         closings = [
             # A clean release that is repeated after its deadline is clean no longer (B10).
-            d.closing._replace(clean=d.closing.clean and now < d.claim.session.deadline)
+            d.closing._replace(clean=d.closing.clean and now < d.claim.session.deadline, held=False)
             for d in due
         ]
         try:
@@ -277,8 +274,11 @@ async def _shut(ledger: Ledger, store: QueueStore) -> None:
     """Close everything in batches, then end the sessions (B3)."""
     with ledger.mutex:
         now = ledger.runtime.now()
-        open_sessions = [s for s in ledger.sessions if s.over is None and s.opened]
-        for session in open_sessions:
+        # Also one whose first request is under way: its claims are closed with tombstones. It is not ended, for that
+        # would take them away while the request may still arrive.
+        sessions = [s for s in ledger.sessions if s.over is None]
+        opened = [s for s in sessions if s.opened]
+        for session in sessions:
             clean = now < session.deadline
             for claim in list(session.claims.values()):
                 held = claim.phase is Phase.HELD
@@ -291,7 +291,7 @@ async def _shut(ledger: Ledger, store: QueueStore) -> None:
             debt.not_before = now
     ledger.flush()
     await _pay(ledger, store)
-    for session in open_sessions:
+    for session in opened:
         try:
             await store.end(session.card.id, session.patience)
         except (StoreUnavailable, OutcomeUnknown, SetupError):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Final
 
+from tenure.errors import UsageError
 from tenure.model import Grant, Instant, LeaseState, LossReason, Mode, Seconds
 from tenure.observe.events import Abandoned, Event, Lost
 from tenure.ports import ClaimRef, Closing, Entry, SessionCard
@@ -149,6 +150,11 @@ class Ledger:
         self.closing = False
         self.sessions: list[Session] = []
         self.debts: dict[Claim, Debt] = {}
+        # The keeper looks at these each second, and never at all the leases: there may be ten thousand.
+        self.pending: dict[Claim, None] = {}
+        """Claims that are not leases yet."""
+        self.bounded: dict[Claim, None] = {}
+        """Leases with a max_hold."""
         self.waiting: dict[Claim, None] = {}
         self.reader: Claim | None = None
         self._card = card
@@ -180,10 +186,14 @@ class Ledger:
     def register(self, name: str, mode: Mode, now: Instant) -> Claim:
         """A new claim, in the session in force or in a new one. From here on the keeper owns it (B2)."""
         with self.mutex:
+            if self.closing:
+                # Looked at under the mutex: what is registered after the keeper's last look would be nobody's.
+                raise UsageError("this client is closed; open another")
             session = self._session(now)
             session.last_claim += 1
             claim = Claim(session, session.last_claim, name, mode, now)
             session.claims[claim.id] = claim
+            self.pending[claim] = None
         if self._after:
             self.flush()
         return claim
@@ -201,13 +211,20 @@ class Ledger:
         self.sessions.append(session)
         return session
 
-    def entry(self, claim: Claim, at_once: bool, sent: Instant) -> Entry:
-        """The request that puts a claim into its queue; opens or extends the session where that is due."""
+    def entry(self, claim: Claim, at_once: bool, sent: Instant) -> Entry | None:
+        """The request that puts a claim into its queue; opens or extends the session where that is due.
+
+        None if the keeper has closed the claim: then it must not be sent.
+        """
         session = claim.session
         # With less than half the ttl left the same step extends it, so that a fresh lease is worth something (A1).
         extend = session.opened and session.deadline - sent < session.ttl / 2
-        claim.sent_twice = claim.sent_twice or claim.unanswered
-        claim.unanswered = True
+        with self.mutex:
+            if claim.phase is Phase.CLOSED:
+                # Closed between two lines, when it had never been sent and nothing was owed: never send it.
+                return None
+            claim.sent_twice = claim.sent_twice or claim.unanswered
+            claim.unanswered = True
         return Entry(
             session.card,
             not session.opened,
@@ -319,11 +336,16 @@ class Ledger:
         with self.mutex:
             self._check_session(claim.session, now)
             taken = claim.phase is Phase.GRANTED and claim.session.over is None
+            if max_hold is not None and now >= claim.granted_at + max_hold:
+                taken = False  # its time ran while its caller did not
             if taken:
                 claim.phase = Phase.HELD
+                self.pending.pop(claim, None)
                 if max_hold is not None:
+                    self.bounded[claim] = None
                     claim.hold_until = Instant(claim.granted_at + max_hold)
-                # Not its deadline: a keeper that looked while the session was being opened may sleep past the heartbeat.
+                # Not its deadline alone: a keeper that looked while the session was being opened may sleep past the
+                # heartbeat.
                 if min(claim.deadline, claim.session.next_beat) < self.next_due:
                     self.inbox.put(None)
         if self._after:
@@ -368,7 +390,7 @@ class Ledger:
             self.later(action)
         if was_held:
             self.emit(Lost(claim.name, claim.number, max(0.0, now - claim.granted_at), reason))
-        # The engine may still have it: a lost lease is closed, uncleanly; what never was a lease, nobody worked under (B2).
+        # The engine may still have it: a lost lease is closed, uncleanly (B2). What never was one, nobody worked under.
         self.owe(claim, clean=not was_held, now=now)
 
     def abandon(self, claim: Claim) -> None:
@@ -402,7 +424,7 @@ class Ledger:
                 self.lose(claim, LossReason.MAX_HOLD, now)
             closing = None
             if claim.lost is None and claim.phase is Phase.HELD:
-                closing = self.bill(claim, clean=True)
+                closing = self.bill(claim, clean=True, held=True)
                 debt = Debt(claim, closing, now)
                 debt.not_before = Instant(now + claim.session.patience)
                 self.debts[claim] = debt
@@ -445,14 +467,16 @@ class Ledger:
         if self._after:
             self.flush()
 
-    def bill(self, claim: Claim, *, clean: bool) -> Closing:
+    def bill(self, claim: Claim, *, clean: bool, held: bool = False) -> Closing:
         """The request that closes a claim, with a tombstone where its enqueue may still arrive (B1)."""
-        return Closing(claim.ref, claim.unanswered or claim.sent_twice, clean, claim.session.ttl)
+        return Closing(claim.ref, claim.unanswered or claim.sent_twice, clean, held, claim.session.ttl)
 
     def settle(self, claim: Claim) -> None:
         """A claim is closed on this side. Called under the mutex."""
         claim.phase = Phase.CLOSED
         claim.session.claims.pop(claim.id, None)
+        self.pending.pop(claim, None)
+        self.bounded.pop(claim, None)
         for action in claim.on_end:
             self.later(action)
 
@@ -476,4 +500,6 @@ class Ledger:
                     claim.phase = Phase.CLOSED
         self.sessions, self._after, self.reader = [], [], None
         self.debts.clear()
+        self.pending.clear()
+        self.bounded.clear()
         self.waiting.clear()

@@ -7,7 +7,6 @@ whoever waits.
 
 from __future__ import annotations
 
-import asyncio
 import random
 import threading
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from tenure.runtimes import native
 
 if TYPE_CHECKING:
+    import asyncio
     from contextlib import AbstractContextManager
 
     from tenure.model import Instant
@@ -26,9 +26,9 @@ class LoopSignal:
 
     __slots__ = ("_is_set", "_loop", "_thread", "_waiter")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, thread: int) -> None:
         self._loop = loop
-        self._thread = threading.get_ident()
+        self._thread = thread
         self._waiter: asyncio.Future[bool] | None = None
         self._is_set = False
 
@@ -83,11 +83,13 @@ class AioRuntime:
     random = staticmethod(random.random)
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Made in the loop's own thread."""
         self.loop = loop
+        self._thread = threading.get_ident()
 
     def signal(self) -> Signal:
         """A signal for a task."""
-        return LoopSignal(self.loop)
+        return LoopSignal(self.loop, self._thread)
 
     def mutex(self) -> AbstractContextManager[object]:
         """A lock for decisions, shared with the keeper's thread; nobody awaits under it."""

@@ -9,14 +9,14 @@ Does not promise anything between hosts, nor on a network file system, which it 
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
 from tenure.engines import Engine
 from tenure.engines.sqlite import url as sqlite_url
+from tenure.engines.sqlite.database import Database, opening
 from tenure.engines.sqlite.endpoint import Endpoint, Sender
 from tenure.engines.sqlite.files import Home, open_home
-from tenure.engines.sqlite.database import Database
 from tenure.engines.sqlite.mailbox_blocking import BlockingMailbox
 from tenure.engines.sqlite.transport_blocking import BlockingStore
 from tenure.errors import TenureError
@@ -24,8 +24,6 @@ from tenure.runtimes import native
 from tenure.runtimes.blocking import run
 
 if TYPE_CHECKING:
-    from tenure.engines.sqlite.mailbox_blocking import Ears
-    from tenure.engines.sqlite.transport_aio import BridgeStore
     from tenure.ports import Mailbox, QueueStore, Runtime
     from tenure.runtimes.aio import AioRuntime
 
@@ -51,45 +49,54 @@ class SqliteEngine(Engine):
         self._sender: Sender
         self._keeper_store: BlockingStore
         self._beats = 0
-        self._ears: Ears | None = None
-        self._stores: list[BlockingStore | BridgeStore] = []
+        self._databases: list[Database] = []
+        # What was opened closes in the opposite order, also if opening failed half-way.
+        self._closing = ExitStack()
 
     def open(self) -> None:
-        self._home = open_home(self._parsed.path, self._parsed.shared)
+        with opening:
+            self._home = open_home(self._parsed.path, self._parsed.shared)
         self._endpoint = Endpoint.create(self._home, native.new_id())
+        self._closing.callback(self._endpoint.close)
         self._sender = Sender(self._home)
+        self._closing.callback(self._sender.close)
 
     @property
     def address(self) -> str:
         return self._endpoint.address
 
-    def store(self, runtime: Runtime) -> QueueStore:  # noqa: ARG002 - its steps read the file's clock
-        store = BlockingStore(self._home, Database(self._home, self._sender), self.address)
-        self._stores.append(store)
+    def _database(self) -> Database:
+        database = Database(self._home, self._sender)
+        self._databases.append(database)
+        return database
+
+    def store(self, runtime: Runtime) -> BlockingStore:  # noqa: ARG002 - its steps read the file's clock
+        store = BlockingStore(self._home, self._database(), self.address)
+        self._closing.callback(store.shut)
         return store
 
-    def keeper_store(self, runtime: Runtime) -> QueueStore:  # noqa: ARG002 - its steps read the file's clock
-        store = BlockingStore(self._home, Database(self._home, self._sender), self.address)
-        self._stores.append(store)
-        self._keeper_store = store
-        return store
+    def keeper_store(self, runtime: Runtime) -> BlockingStore:
+        self._keeper_store = self.store(runtime)
+        return self._keeper_store
 
     def aio_store(self, runtime: AioRuntime) -> QueueStore:
-        from tenure.engines.sqlite.transport_aio import BridgeStore  # noqa: PLC0415 - only asyncio needs it
+        from tenure.engines.sqlite.transport_aio import BridgeStore
 
-        store = BridgeStore(self._home, Database(self._home, self._sender), self.address, runtime.loop)
-        self._stores.append(store)
+        store = BridgeStore(self._home, self._database(), self.address, runtime.loop)
+        self._closing.callback(store.shut)
         return store
 
     def mailbox(self, runtime: Runtime) -> Mailbox:
-        self._ears = BlockingMailbox(self._endpoint, runtime.now)
-        return self._ears
+        mailbox = BlockingMailbox(self._endpoint, runtime.now)
+        self._closing.callback(mailbox.close)
+        return mailbox
 
     def aio_mailbox(self, runtime: AioRuntime) -> Mailbox:
-        from tenure.engines.sqlite.mailbox_aio import AioMailbox  # noqa: PLC0415 - only asyncio needs it
+        from tenure.engines.sqlite.mailbox_aio import AioMailbox
 
-        self._ears = AioMailbox(self._endpoint, runtime.now)
-        return self._ears
+        mailbox = AioMailbox(self._endpoint, runtime.now)
+        self._closing.callback(mailbox.close)
+        return mailbox
 
     def tend(self) -> None:
         self._endpoint.sweep()
@@ -103,17 +110,13 @@ class SqliteEngine(Engine):
         return self._endpoint.descriptors()
 
     def disown(self) -> None:
-        for store in self._stores:
-            store.database.disown()
+        for database in self._databases:
+            database.disown()
+        if hasattr(self, "_sender"):
+            self._sender.close()
 
     def close(self) -> None:
-        stores, self._stores = self._stores, []
-        for store in stores:
-            store.shut()
-        if self._ears is not None:
-            self._ears.close()
-        self._sender.close()
-        self._endpoint.close()
+        self._closing.close()
 
 
 def connect(url: str) -> Engine:

@@ -10,15 +10,17 @@ Never waits in SQLite's busy handler, which starves: one guard in front of all w
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
+import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tenure.engines.queue import At, Steps
 from tenure.engines.sqlite.clock import boot_us, clock_id, same_boot
 from tenure.engines.sqlite.endpoint import Presence, presence
-from tenure.engines.sqlite.files import restore
+from tenure.engines.sqlite.files import forget_log, restore, restore_guard
 from tenure.engines.sqlite.guard import Guard
 from tenure.engines.sqlite.tables import (
     APPLICATION_ID,
@@ -47,14 +49,19 @@ DAY_US: Final = 86_400_000_000
 BUSY_PAUSE: Final = 0.001
 """Seconds between tries while a program that knows no guard has the file locked."""
 
-SHUT_MOST: Final = 1.0
-"""Seconds that closing waits for the guard."""
-
 _sleep = native.original("time", "sleep")
 
 SHUT_MOST: Final = 0.25
 """Seconds that closing a connection waits for the write guard."""
 
+FORK_MOST: Final = 0.5
+"""Seconds that a fork waits for the steps of other threads."""
+
+opening: Final[Any] = native.mutex()
+"""Held by whoever looks at a file before it is opened, or makes a `Database`; a fork waits for that too."""
+
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+_stopped: list[Any] = []
 _graveyard: list[object] = []
 """Connections that a forked child inherited: never used, never closed, never collected (C1)."""
 
@@ -72,6 +79,13 @@ class Database:
         self._tables: SqliteTables
         self._genesis: Genesis
         self._inode: tuple[int, int] | None = None
+        self._logs: tuple[tuple[str, int], ...] = ()
+        self._is_shut = False
+        self.inside: Any = native.mutex()
+        """Held by whoever is inside SQLite, so that a fork can wait for it."""
+        with opening:
+            _databases.add(self)
+        self._setbacks = 0
 
     @property
     def id(self) -> str:
@@ -89,9 +103,15 @@ class Database:
         guard = self._guard
         try:
             guard.acquire(timeout)
-            reply = self._guarded(step, timeout)
+            with self.inside:
+                reply = self._guarded(step, timeout)
         finally:
-            guard.release()
+            try:
+                guard.release()
+            except BaseException:
+                # Ctrl-C at its first line: nobody on this host could take another step.
+                guard.release()
+                raise
             # After the commit, outside the guard: mail sent before a rollback makes two holders (B3). Also if Ctrl-C
             # came right after the commit: whoever was granted would wait for the next heartbeat.
             if self._steps is not None and self._steps.mail:
@@ -105,7 +125,7 @@ class Database:
             try:
                 steps = self._steps
                 if steps is None or self._home.inode() != self._inode:
-                    steps = self._reconnect()
+                    steps = self._reconnect(timeout)
                 return self._transaction(step, steps)
             except NeedsCeiling as need:
                 self._raise_ceiling(need.number)
@@ -119,16 +139,29 @@ class Database:
                 if now >= give_up:
                     raise self._explain(error) from error
                 _sleep(BUSY_PAUSE)
+            except (TypeError, ValueError) as error:
+                table = None if self._connection is None else _wrong_types(self._connection)
+                if table is None:
+                    raise
+                raise IncompatibleStore(
+                    f"{self._home.path} is damaged: a row of {table} has a value of a wrong type", spoken=SPOKEN
+                ) from error
 
     def _transaction(self, step: Callable[[Steps, At], R], steps: Steps) -> R:
         do = self._do
-        do("BEGIN IMMEDIATE")
         try:
-            self._tables.check(self._genesis)
+            # Inside the `try`: Ctrl-C may come as soon as it has begun.
+            do("BEGIN IMMEDIATE")
+            tables = self._tables
+            tables.check(self._genesis)
+            home = self._home
+            if tables.last < home.seen or home.setbacks != self._setbacks:
+                self._set_back(tables)
             # One clock for all who use the file, this client included: what a session has left counts from now.
             now_us = boot_us()
             reply = step(steps, At(now_us, time.time_ns() // 1000, Instant(now_us / 1e6)))
             do("COMMIT")
+            home.seen = tables.last
         except BaseException as error:
             self._roll_back(steps, error)
             raise
@@ -138,6 +171,8 @@ class Database:
         connection = self._connection
         if connection is None:
             return
+        if not isinstance(error, Exception):
+            self._tables.renew()
         if isinstance(error, sqlite3.Error) or connection.in_transaction:
             steps.take_mail()
         if connection.in_transaction:
@@ -152,9 +187,7 @@ class Database:
         assert connection is not None  # noqa: S101 - for the type checker; a step needed it
         connection.execute("PRAGMA synchronous = FULL")
         try:
-            connection.execute(
-                "UPDATE genesis SET ceiling = max(ceiling, ?)", (min(number + CEILING_US, NUMBER_MAX),)
-            )
+            connection.execute("UPDATE genesis SET ceiling = max(ceiling, ?)", (min(number + CEILING_US, NUMBER_MAX),))
         except sqlite3.Error as error:
             raise self._explain(error) from error
         finally:
@@ -162,15 +195,28 @@ class Database:
 
     # -- opening ----------------------------------------------------------------------------------------------------
 
-    def _reconnect(self) -> Steps:
+    def _reconnect(self, timeout: float) -> Steps:
         """Open the file at the path, whichever it is by now. Under the guard."""
+        if self._is_shut:
+            raise StoreUnavailable("this client was closed")
+        home = self._home
+        if self._guard.is_stale():
+            # The folder was deleted too: behind two guards, two processes would make the file at once.
+            restore_guard(home)
+            self._guard.close()
+            self._guard.acquire(timeout)
+        inode = home.inode()
+        if inode != self._inode:
+            forget_log(self._logs)
         self.close()
-        inode = self._home.inode()
         if inode is None:
-            restore(self._home)
-            inode = self._home.inode()
+            restore(home)
+            inode = home.inode()
         if inode is None:
-            raise StoreUnavailable(f"{self._home.path} vanished twice while it was opened; who deletes it?")
+            raise StoreUnavailable(f"{home.path} vanished twice while it was opened; who deletes it?")
+        if home.is_empty():
+            # What others still have open of the file that lay here before: its index would be taken for the new one's.
+            forget_log(home.logs())
         connection = sqlite3.connect(
             self._home.path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=64
         )
@@ -182,10 +228,25 @@ class Database:
         self._connection = connection
         self._do = connection.cursor().execute
         self._inode = inode
-        # The device and inode are part of the life: a file put in its place is another life (A2).
-        self._tables = SqliteTables(connection, f"{self._genesis.id}:{inode[0]}:{inode[1]}")
+        self._logs = home.logs()
+        self._setbacks = home.setbacks
+        self._tables = SqliteTables(connection, self._life())
         self._steps = Steps(self._tables)
         return self._steps
+
+    def _set_back(self, tables: SqliteTables) -> None:
+        """The file has less than this client has seen committed, or another of its connections has noticed that."""
+        home = self._home
+        if tables.last < home.seen:
+            home.setbacks += 1
+        self._setbacks = home.setbacks
+        tables.life = self._life()
+
+    def _life(self) -> str:
+        # A file put in the place of another is another life, and so is one that was restored in place: its counter
+        # goes back behind what this client has seen committed (A2).
+        assert self._inode is not None  # noqa: S101 - for the type checker; set before
+        return f"{self._genesis.id}:{self._inode[0]}:{self._inode[1]}:{self._home.setbacks}"
 
     def close(self) -> None:
         """Close the connection; the next step opens it again."""
@@ -196,9 +257,10 @@ class Database:
     def shut(self) -> None:
         """Close the connection and the guard.
 
-        The last connection that closes empties the log under an exclusive lock, which a newcomer would meet as "database
-        is locked"; so this too is done behind the guard, unless somebody keeps that for long.
+        The last connection that closes empties the log under an exclusive lock, which a newcomer would meet as
+        "database is locked"; so this too is done behind the guard, unless somebody keeps that for long.
         """
+        self._is_shut = True
         if self._connection is not None:
             with suppress(StoreUnavailable):
                 self._guard.acquire(SHUT_MOST)
@@ -221,10 +283,12 @@ class Database:
             return StoreUnavailable(f"the disk under {path} is full; nothing was changed")
         if primary in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             return IncompatibleStore(
-                f"{path} is no intact SQLite database ({error}); move it away: a new one is made, and tokens keep rising "
-                "as long as the clock does",
+                f"{path} is no intact SQLite database ({error}); move it away: a new one is made, and tokens keep "
+                "rising as long as the clock does",
                 spoken=SPOKEN,
             )
+        if primary == sqlite3.SQLITE_ERROR:
+            return IncompatibleStore(f"{path} has not the tables of format {FORMAT}: {error}", spoken=SPOKEN)
         if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
             return StoreUnavailable(f"{path} cannot be written: {error}")
         if primary == sqlite3.SQLITE_IOERR:
@@ -232,6 +296,16 @@ class Database:
             self.close()
             return OutcomeUnknown(f"reading or writing {path} failed: {error}")
         return StoreUnavailable(f"{path}: {error}")
+
+
+def _wrong_types(connection: sqlite3.Connection) -> str | None:
+    """Find a table with a value of another type than its column's; SQLite takes any. None if there is none."""
+    for table in ("genesis", "sessions", "claims"):
+        columns = connection.execute("SELECT name, lower(type) FROM pragma_table_info(?)", (table,)).fetchall()
+        right = " AND ".join(f"typeof(\"{name}\") = '{kind}'" for name, kind in columns)
+        if connection.execute(f"SELECT 1 FROM {table} WHERE NOT ({right}) LIMIT 1").fetchone() is not None:  # noqa: S608
+            return table
+    return None
 
 
 def _prepare(connection: sqlite3.Connection) -> Genesis:
@@ -243,27 +317,30 @@ def _prepare(connection: sqlite3.Connection) -> Genesis:
         do("PRAGMA page_size = 512")
         do("PRAGMA journal_mode = WAL")
         do("PRAGMA synchronous = FULL")
-        connection.executescript(
-            f"BEGIN IMMEDIATE; {schema()}; PRAGMA application_id = {APPLICATION_ID}; "
-            f"INSERT INTO genesis VALUES (1, {FORMAT}, '{native.new_id()}', '{clock_id()}', 0, 0); COMMIT;"
-        )
+        do("BEGIN IMMEDIATE")
+        for statement in schema():
+            do(statement)
+        do(f"PRAGMA application_id = {APPLICATION_ID}")
+        do("INSERT INTO genesis VALUES (1, ?, ?, ?, 0, 0)", (FORMAT, native.new_id(), clock_id()))
+        do("COMMIT")
     elif "genesis" not in tables or do("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        raise IncompatibleStore(
-            "the file is a database of another program; name a file of tenure's own", spoken=SPOKEN
-        )
-    do("PRAGMA synchronous = NORMAL")
-    do("PRAGMA journal_mode = WAL")
-    # A checkpoint waits for the disk, and with it everybody who wants a lock: one in 4 MB of log, not in 1.
-    do("PRAGMA wal_autocheckpoint = 4000")
-    row = do("SELECT * FROM genesis").fetchone()
-    found = None if row is None else row[1]
+        raise IncompatibleStore("the file is a database of another program; name a file of tenure's own", spoken=SPOKEN)
+    row = do("SELECT format FROM genesis").fetchone()
+    found = None if row is None else row[0]
     if found not in SPOKEN:
         raise IncompatibleStore(
             f"the file has format {found}, and this release speaks {SPOKEN}; use a newer release of tenure",
             in_force=found if isinstance(found, int) else None,
             spoken=SPOKEN,
         )
+    # Only now: another format may want another journal.
+    do("PRAGMA synchronous = NORMAL")
+    do("PRAGMA journal_mode = WAL")
+    # A checkpoint waits for the disk, and with it everybody who wants a lock: one in 4 MB of log, not in 1.
+    do("PRAGMA wal_autocheckpoint = 4000")
     genesis = Genesis(*do("SELECT format, id, clock, last, ceiling FROM genesis").fetchone())
+    if [type(value) for value in genesis] != [int, str, str, int, int]:
+        raise IncompatibleStore(f"the file is damaged: its first record is {tuple(genesis)}", spoken=SPOKEN)
     ahead = genesis.last - int(native.utc() * 1e6)
     if ahead > DAY_US:
         raise UnsafeSetup(
@@ -281,16 +358,16 @@ def _adopt_clock(home: Home, connection: sqlite3.Connection, genesis: Genesis) -
     do = connection.execute
     do("BEGIN IMMEDIATE")
     try:
-        living = do("SELECT address FROM sessions WHERE ended = 0").fetchall()
+        seen = [presence(home, row[0]) for row in do("SELECT address FROM sessions WHERE ended = 0").fetchall()]
         same = same_boot(genesis.clock, mine)
         # Some container managers give each container a boot id of its own: whoever holds a presence file is alive,
-        # whatever the ids say.
-        if living and (same or any(presence(home, row[0]) is Presence.HELD for row in living)):
+        # whatever the ids say. Within one boot, only who was found dead is.
+        if Presence.HELD in seen or (same and Presence.UNKNOWN in seen):
             raise UnsafeSetup(
                 "the file is in use from another "
                 + ("time namespace of this boot" if same else "container with a boot id of its own")
-                + ", whose clock cannot be compared with this one; run all its users under one, or use an engine with a "
-                "server"
+                + ", whose clock cannot be compared with this one; run all its users under one, or use an engine with "
+                "a server"
             )
         do("UPDATE claims SET freed_us = ? + delay_us WHERE delay_us > 0 AND floor > 0", (boot_us(),))
         do("DELETE FROM claims WHERE freed_us = 0")
@@ -302,3 +379,21 @@ def _adopt_clock(home: Home, connection: sqlite3.Connection, genesis: Genesis) -
             do("ROLLBACK")
         raise
     return Genesis(*do("SELECT format, id, clock, last, ceiling FROM genesis").fetchone())
+
+
+def _before_fork() -> None:
+    """Let no other thread be inside SQLite: a child would inherit SQLite's own mutexes taken, and wait for ever."""
+    end = time.monotonic() + FORK_MOST
+    for inside in (opening, *(database.inside for database in list(_databases))):
+        # Bounded, for a signal handler may fork in the middle of its own thread's step.
+        if inside.acquire(timeout=max(0.0, end - time.monotonic())):
+            _stopped.append(inside)  # noqa: PERF401 - one by one: an interrupt must find what was taken so far
+
+
+def _after_fork() -> None:
+    while _stopped:
+        _stopped.pop().release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

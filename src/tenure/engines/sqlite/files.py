@@ -28,7 +28,7 @@ from tenure.engines.sqlite.url import default_path
 from tenure.errors import IncompatibleStore, StoreUnavailable, UnsafeSetup, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 FOLDER_SUFFIX: Final = "-tenure"
 SOCKET_PATH_MAX: Final = 107 if sys.platform == "linux" else 103
@@ -56,9 +56,11 @@ class Home:
         path: the real path of the database; symbolic links are followed once, at opening.
         folder: the companion folder beside it, with presence files, sockets and the guard.
         gid: the group that shares the files; None for one user.
+        seen: the largest number that this client has seen committed, over all its connections.
+        setbacks: how often the file then had less: it was restored from an older state (rule A2).
     """
 
-    __slots__ = ("__weakref__", "_alias", "_folder_bytes", "folder", "gid", "path")
+    __slots__ = ("__weakref__", "_alias", "_folder_bytes", "folder", "gid", "path", "seen", "setbacks")
 
     def __init__(self, path: str, gid: int | None = None) -> None:
         self.path = path
@@ -66,6 +68,8 @@ class Home:
         self.gid = gid
         self._folder_bytes = len(os.fsencode(self.folder))
         self._alias: str | None = None
+        self.seen = 0
+        self.setbacks = 0
 
     @property
     def guard_path(self) -> str:
@@ -84,6 +88,18 @@ class Home:
         except OSError:
             return None
         return found.st_dev, found.st_ino
+
+    def is_empty(self) -> bool:
+        """Tell whether the database is yet to be made."""
+        return os.stat(self.path).st_size == 0
+
+    def logs(self) -> tuple[tuple[str, int], ...]:
+        """SQLite's two files beside the database, those that are there, each with its inode."""
+        found = []
+        for path in (self.path + "-wal", self.path + "-shm"):
+            with suppress(OSError):
+                found.append((path, os.stat(path).st_ino))
+        return tuple(found)
 
     def within(self, name: str) -> str:
         """The path of a file of the companion folder."""
@@ -162,6 +178,26 @@ def restore(home: Home) -> None:
         _make_guard(home)
     except OSError as error:
         raise StoreUnavailable(f"the files of {home.path} cannot be made: {error}") from error
+
+
+def restore_guard(home: Home) -> None:
+    """Make the companion folder and the guard anew, so that whoever makes the database holds the guard of all."""
+    try:
+        _make_folder(home)
+        _make_guard(home)
+    except OSError as error:
+        raise StoreUnavailable(f"the files of {home.path} cannot be made: {error}") from error
+
+
+def forget_log(logs: Iterable[tuple[str, int]]) -> None:
+    """Remove the log and its index of a database that is gone, if they still lie there. Under the guard.
+
+    The danger: SQLite finds them by name, and would read them as those of the database that has taken its place.
+    """
+    for path, inode in logs:
+        with suppress(OSError):
+            if os.stat(path).st_ino == inode:
+                os.unlink(path)
 
 
 def _gid(group: str) -> int:

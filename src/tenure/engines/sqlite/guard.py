@@ -98,6 +98,14 @@ class Guard:
             # No bell, or a full one, which nobody has listened to for thousands of releases: nobody waits any more.
             self._waited[0] = 0
 
+    def is_stale(self) -> bool:
+        """Tell whether the file was deleted or replaced since it was opened: others then have another guard."""
+        try:
+            mine, theirs = os.fstat(self._fd), os.stat(self._path)
+        except OSError:
+            return True
+        return (mine.st_dev, mine.st_ino) != (theirs.st_dev, theirs.st_ino)
+
     def close(self) -> None:
         """Close the descriptors, which lets go of the guard. `acquire` opens them again. Never raises."""
         self.disown()

@@ -37,6 +37,10 @@ OVERFLOW: Final = 5
 DEAF_S: Final = 0.25
 """Seconds between looks while a neighbour that blocks us cannot be heard; grants are heard all the same."""
 
+DYING_S: Final = 0.002
+"""Seconds until the first of these looks; from there to `DEAF_S` each waits twice as long as the one before. The kernel
+closes a dying process's pulse before or after its presence file, so that one look may come too early by a moment."""
+
 MUTE_S: Final = 0.05
 """Seconds between looks where this client has no mail socket."""
 
@@ -62,6 +66,7 @@ class Ears:
         self._peers: dict[str, _socket.socket] = {}
         self._absent: dict[str, None] = {}
         self._deaf_until = Instant(0.0)
+        self._deaf_pause = DYING_S
         self._reader: object = None
         self._closed = False
         self._selector: selectors.BaseSelector | None = None
@@ -120,6 +125,7 @@ class Ears:
                 while len(self._absent) >= 4 * PEERS_MAX:
                     del self._absent[next(iter(self._absent))]
                 self._absent[peer.address] = None
+                self._deaf_pause = DYING_S
             else:
                 self._deaf_until = max(self._deaf_until, peer.due)
                 if self._reader is not None:
@@ -217,7 +223,9 @@ class Ears:
         if self._endpoint.mail is None:
             until = Instant(now + MUTE_S) if until is None else min(until, Instant(now + MUTE_S))
         elif now < self._deaf_until:
-            until = Instant(now + DEAF_S) if until is None else min(until, Instant(now + DEAF_S))
+            pause = self._deaf_pause = min(self._deaf_pause, DEAF_S)
+            self._deaf_pause = pause * 2
+            until = Instant(now + pause) if until is None else min(until, Instant(now + pause))
         # A timer sleeps through suspend, so a wait to an instant is cut into slices.
         return until, None if until is None else min(max(0.0, until - now), _SLICE_S)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tenure.errors import IncompatibleStore, UnsafeSetup
@@ -43,7 +42,7 @@ _CARD: Final = "SELECT id, 0.0, address, client, host, pid FROM sessions WHERE i
 _GENESIS: Final = "SELECT format, id, clock, last, ceiling FROM genesis"
 
 
-class NeedsCeiling(Exception):  # noqa: N818 - a request to the store's loop, not an error
+class NeedsCeiling(Exception):
     """The next number lies above what is known to be durable: sync a higher ceiling first, then repeat the step."""
 
     def __init__(self, number: int) -> None:
@@ -93,7 +92,15 @@ class Row(NamedTuple):
         """How the claim wants its name."""
         if self.kind == 0:
             return EXCLUSIVE
-        return SHARED if self.kind == 1 else Mode(Kind.PERMITS, self.permits, self.limit)
+        if self.kind == 1:
+            return SHARED
+        if self.kind == 2 and 1 <= self.permits <= self.limit:
+            return Mode(Kind.PERMITS, self.permits, self.limit)
+        # Such a claim fits nowhere, not even first: the queue behind it would count as empty, for everybody.
+        raise IncompatibleStore(
+            f"claim {self.number} of {self.name!r} is damaged: kind {self.kind}, {self.permits} of {self.limit} permits",
+            spoken=SPOKEN,
+        )
 
 
 class SqliteTables:
@@ -101,13 +108,18 @@ class SqliteTables:
 
     def __init__(self, connection: sqlite3.Connection, life: str) -> None:
         self.life = life
-        # A cursor made once saves a tenth of each statement. What is read lazily has one of its own each time: a kept one
-        # that was not read to its end would hold its snapshot past COMMIT, and once another process has written, the
-        # next BEGIN IMMEDIATE fails (SQLITE_BUSY_SNAPSHOT).
+        # A cursor made once saves a tenth of each statement. What is read lazily has one of its own each time: a kept
+        # one that was not read to its end would hold its snapshot past COMMIT, and once another process has written,
+        # the next BEGIN IMMEDIATE fails (SQLITE_BUSY_SNAPSHOT).
+        self._connection = connection
         self._do = connection.cursor().execute
         self._read = connection.execute
-        self._last = 0
+        self.last = 0
         self._ceiling = 0
+
+    def renew(self) -> None:
+        """Let go of a statement that Ctrl-C cut off half-read: its snapshot would outlive the transaction."""
+        self._do = self._connection.cursor().execute
 
     def check(self, expected: Genesis) -> None:
         """Compare the genesis record and read the counter; the first statement of every step.
@@ -125,16 +137,16 @@ class SqliteTables:
             raise UnsafeSetup(
                 "the file is in use under another boot or time namespace, whose clock cannot be compared with this one"
             )
-        self._last, self._ceiling = row[3], row[4]
+        self.last, self._ceiling = row[3], row[4]
 
     def draw(self, wall_us: int) -> int:
-        number = max(self._last + 1, wall_us)
+        number = max(self.last + 1, wall_us)
         if number > self._ceiling:
             if number > NUMBER_MAX:
                 raise UnsafeSetup(f"the next fencing token would exceed {NUMBER_MAX}: the wall clock is far ahead")
             raise NeedsCeiling(number)
         self._do("UPDATE genesis SET last = ?", (number,))
-        self._last = number
+        self.last = number
         return number
 
     # -- sessions ---------------------------------------------------------------------------------------------------
@@ -201,8 +213,18 @@ class SqliteTables:
             return False
         self._do(
             "INSERT INTO claims VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)",
-            (entry.name, number, session, entry.claim, _KINDS[mode.kind], mode.permits, mode.limit, delay_us, floor,
-             entry.info),
+            (
+                entry.name,
+                number,
+                session,
+                entry.claim,
+                _KINDS[mode.kind],
+                mode.permits,
+                mode.limit,
+                delay_us,
+                floor,
+                entry.info,
+            ),
         )
         return True
 
@@ -222,7 +244,8 @@ class SqliteTables:
     def names(self, prefix: str) -> list[str]:
         # Not LIKE: a prefix is not a pattern. U+10FFFF sorts behind every name, as UTF-8 sorts like code points.
         rows = self._do(
-            "SELECT DISTINCT name FROM claims WHERE name >= ? AND name < ? ORDER BY name", (prefix, prefix + "\U0010ffff")
+            "SELECT DISTINCT name FROM claims WHERE name >= ? AND name < ? ORDER BY name",
+            (prefix, prefix + "\U0010ffff"),
         )
         return [row[0] for row in rows.fetchall()]
 
@@ -230,6 +253,10 @@ class SqliteTables:
         return frozenset(row[0] for row in self._do("SELECT address FROM sessions").fetchall())
 
 
-def schema() -> str:
-    """The SQL that makes an empty store."""
-    return resources.files("tenure.engines.sqlite").joinpath("sql/schema.sql").read_text("utf-8")
+def schema() -> list[str]:
+    """The statements that make an empty store."""
+    from importlib import resources
+
+    text = resources.files("tenure.engines.sqlite").joinpath("sql/schema.sql").read_text("utf-8")
+    lines = (line.partition("--")[0] for line in text.splitlines())
+    return [statement for statement in "\n".join(lines).split(";") if statement.strip()]

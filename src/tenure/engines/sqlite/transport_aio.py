@@ -6,10 +6,12 @@ closes it with a tombstone.
 
 from __future__ import annotations
 
-from _queue import SimpleQueue
+from _queue import Empty, SimpleQueue
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenure.engines.sqlite.store import SqliteStore
+from tenure.errors import StoreUnavailable
 from tenure.runtimes import native
 
 if TYPE_CHECKING:
@@ -31,11 +33,14 @@ class BridgeStore(SqliteStore):
         super().__init__(home, database, address)
         self._loop = loop
         self._work: SimpleQueue[tuple[asyncio.Future[Any], Callable[[Steps, At], Any], Seconds] | None] = SimpleQueue()
+        self._is_over = False
         native.start_thread(self._worker)
 
     async def run(self, step: Callable[[Steps, At], R], timeout: Seconds) -> R:
         future: asyncio.Future[R] = self._loop.create_future()
         self._work.put((future, step, timeout))
+        if self._is_over:
+            self._refuse()
         return await future
 
     def shut(self) -> None:
@@ -53,7 +58,18 @@ class BridgeStore(SqliteStore):
                 self._loop.call_soon_threadsafe(_resolve, future, reply, error)
             except RuntimeError:  # the loop is closed: nobody awaits any more
                 break
+        self._is_over = True
+        self._refuse()
         self.database.shut()
+
+    def _refuse(self) -> None:
+        """Answer what came too late, from another task of a client that was being closed; it would wait for ever."""
+        error = StoreUnavailable("this client was closed")
+        with suppress(Empty, RuntimeError):
+            while True:
+                item = self._work.get_nowait()
+                if item is not None:
+                    self._loop.call_soon_threadsafe(_resolve, item[0], None, error)
 
 
 def _resolve(future: asyncio.Future[Any], reply: object, error: BaseException | None) -> None:

@@ -25,16 +25,21 @@ class BlockingStore(SqliteStore):
     def __init__(self, home: Home, database: Database, address: str) -> None:
         super().__init__(home, database, address)
         # Under gevent's patches this is a greenlet's lock, which is right: the keeper has a database of its own.
-        self._mutex = threading.Lock()
+        # It knows its owner, so that letting go without having it is harmless.
+        self._mutex = threading.RLock()
 
     async def run(self, step: Callable[[Steps, At], R], timeout: Seconds) -> R:
         mutex = self._mutex
-        if not mutex.acquire(timeout=timeout):
-            raise StoreUnavailable(f"other threads of this client kept its connection busy for {timeout:g} s")
+        # Ctrl-C may come right after it was taken, so taking it is inside the `try`.
         try:
+            if not mutex.acquire(timeout=timeout):
+                raise StoreUnavailable(f"other threads of this client kept its connection busy for {timeout:g} s")
             return self.database.step(step, timeout)
         finally:
-            mutex.release()
+            try:  # noqa: SIM105 - suppress() is a call, in which Ctrl-C may strike before anything is let go
+                mutex.release()
+            except RuntimeError:
+                pass
 
     def shut(self) -> None:
         """Close the connection, after the step in progress."""

@@ -1,0 +1,85 @@
+"""`python -m benchmarks [--quick] [--only NAME] [--json FILE]`: run the scenarios and print one table.
+
+Exit status: 0 if every requirement was met, 1 if one was missed, 2 if a scenario could not be run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks import cycle, handover, leases, reaction, startup, table, waiters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.table import Row
+
+SCENARIOS: dict[str, Callable[[bool], list[Row]]] = {
+    "cycle": cycle.run,
+    "handover": handover.run,
+    "waiters": waiters.run,
+    "startup": startup.run,
+    "reaction": reaction.run,
+    "leases": leases.run,
+}
+
+
+def main() -> int:
+    """Run what was asked for; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="shorter and fewer runs: under 90 s, noisier")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=list(SCENARIOS),
+        metavar="NAME",
+        help=f"only this scenario; may be repeated: {', '.join(SCENARIOS)}",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample to this file")
+    options = parser.parse_args()
+    names: list[str] = options.only or list(SCENARIOS)
+    rows: list[Row] = []
+    failed = False
+    print(f"{machine()}; {'quick' if options.quick else 'full'}\n{table.HEAD}", flush=True)
+    for name in names:
+        began = time.monotonic()
+        try:
+            found = SCENARIOS[name](options.quick)
+        except Exception:  # noqa: BLE001 - the other scenarios are still worth their time
+            failed = True
+            traceback.print_exc()
+            print(f"| {name} | could not be run |", flush=True)
+            continue
+        rows += found
+        for row in found:
+            print(table.line(row), flush=True)
+        print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    if options.json is not None:
+        options.json.write_text(
+            json.dumps({"machine": machine(), "quick": options.quick, "rows": [r.plain() for r in rows]}, indent=1)
+        )
+    missed = [row.what for row in rows if row.met is False]
+    for what in missed:
+        print(f"miss: {what}")
+    return 2 if failed else int(bool(missed))
+
+
+def machine() -> str:
+    """What it ran on, and how busy that was."""
+    load = os.getloadavg()[0]
+    return (
+        f"{platform.system()} {platform.release()}, {os.cpu_count()} cores, load {load:.1f}, "
+        f"Python {platform.python_version()}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""Where an engine registers itself with the contract suite: one entry of `REGISTRY`, and every test runs over it.
+
+An entry says how to make fresh stores and what the engine can do; nothing else in this folder knows an engine's name.
+An engine with a server starts it in `site` and stops it there, once for the whole run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+class Registered(NamedTuple):
+    """An engine as the contract suite sees it.
+
+    Attributes:
+        site: entered once a run with a folder of its own; gives a function that names a fresh, empty store at each
+            call. Leaving it stops whatever it started.
+        capabilities: what the engine must declare; a test that needs another one is skipped, and says so.
+        multi_process: several processes may share one of its URLs.
+        missing: why it cannot run here (a server that is not installed), or None.
+    """
+
+    site: Callable[[Path], contextlib.AbstractContextManager[Callable[[], str]]]
+    capabilities: frozenset[str]
+    multi_process: bool
+    missing: Callable[[], str | None] = lambda: None
+
+
+_serial = itertools.count(1)
+
+
+@contextlib.contextmanager
+def _memory(folder: Path) -> Iterator[Callable[[], str]]:
+    yield lambda: f"memory://contract-{next(_serial)}"
+
+
+@contextlib.contextmanager
+def _sqlite(folder: Path) -> Iterator[Callable[[], str]]:
+    yield lambda: f"sqlite://{folder}/{next(_serial)}.db"
+
+
+REGISTRY: dict[str, Registered] = {
+    "memory": Registered(_memory, frozenset({"fifo", "shared", "semaphore"}), multi_process=False),
+    "sqlite": Registered(_sqlite, frozenset({"fifo", "shared", "semaphore", "durable_tokens"}), multi_process=True),
+}
+"""URL scheme to entry. `test_complete` fails if a scheme of `tenure.engines.ENGINES` is not here."""

@@ -1,0 +1,93 @@
+"""Small programs that tests start, each in a process of its own, and end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from tenure import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PATIENCE = 20.0
+SRC = os.path.dirname(os.path.dirname(errors.__file__))
+HEAD = """
+import logging, os, signal, sys, threading, time, warnings
+logging.getLogger("tenure").addHandler(logging.NullHandler())
+warnings.simplefilter("error")
+import tenure
+from tenure import Client, LeaseLost, LossReason
+url = sys.argv[1]
+def say(*words):
+    print(*words, flush=True)
+"""
+
+
+def start(code: str, *arguments: str, options: tuple[str, ...] = (), **named: Any) -> subprocess.Popen[str]:
+    """Start a program; its output is piped."""
+    return subprocess.Popen(
+        [sys.executable, *options, "-c", HEAD + code, *arguments],
+        env={**os.environ, "PYTHONPATH": SRC, **named.pop("env", {})},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=named.pop("stderr", subprocess.STDOUT),
+        text=True,
+        **named,
+    )
+
+
+def output(code: str, *arguments: str, options: tuple[str, ...] = (), seconds: float = PATIENCE) -> list[str]:
+    """Run a program to its end, which must be a good one; the lines that it says."""
+    process = start(code, *arguments, options=options)
+    try:
+        said, _ = process.communicate(timeout=seconds)
+    except BaseException:
+        process.kill()
+        process.communicate()
+        raise
+    assert process.returncode == 0, said
+    return said.splitlines()
+
+
+@contextlib.contextmanager
+def program(code: str, *arguments: str, **named: Any) -> Iterator[subprocess.Popen[str]]:
+    """A program that runs meanwhile, and is ended afterwards, also if it is stopped."""
+    process = start(code, *arguments, **named)
+    with process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                if process.poll() is None:
+                    os.kill(process.pid, signal.SIGCONT)
+            process.kill()
+
+
+def heard(process: subprocess.Popen[str]) -> str:
+    """The next line that a program says."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, f"it ended with {process.wait(5)} and said nothing more"
+    return line.strip()
+
+
+def tell(process: subprocess.Popen[str]) -> None:
+    """Let a program that reads a line go on."""
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def eventually(happened: Callable[[], Any], what: str, within: float = PATIENCE) -> Any:
+    """Poll until something is true, and give it back."""
+    end = time.monotonic() + within
+    while not (result := happened()):
+        assert time.monotonic() < end, f"did not happen within {within:g} s: {what}"
+        time.sleep(0.002)
+    return result

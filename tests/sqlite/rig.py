@@ -1,0 +1,188 @@
+"""What tests of the embedded engine share: its steps without a client, and processes that are killed and stopped."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+from tenure import errors
+from tenure.engines.queue import NOBODY
+from tenure.engines.sqlite.database import Database
+from tenure.engines.sqlite.endpoint import Sender
+from tenure.engines.sqlite.files import open_home
+from tenure.model import EXCLUSIVE
+from tenure.ports import ClaimRef, Closing, Entry, Place, SessionCard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+    from tenure.engines.queue import At, Steps
+    from tenure.model import Mode
+
+SRC = os.path.dirname(os.path.dirname(errors.__file__))
+
+PATIENCE = float(os.environ.get("TENURE_TESTS_PATIENCE", "20"))
+"""Seconds that a test waits for what must happen soon; only a failing test waits that long (and mutants fail them)."""
+
+PRELUDE = """
+import os, sys, signal, threading, time
+import tenure
+from tenure.errors import *
+path = sys.argv[1]
+url = "sqlite://" + path
+def say(*words):
+    print(*words, flush=True)
+def told():
+    line = sys.stdin.readline()
+    if not line:
+        os._exit(0)
+    return line.strip()
+"""
+
+
+class Store:
+    """The engine's steps on a file, without a client."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.home = open_home(str(path))
+        self.sender = Sender(self.home)
+        self.database = Database(self.home, self.sender)
+
+    def do(self, step: Callable[[Steps, At], Any], timeout: float = 5.0) -> Any:
+        return self.database.step(step, timeout)
+
+    def enter(
+        self,
+        session: str,
+        claim: int = 1,
+        name: str = "n",
+        *,
+        ttl: float = 30.0,
+        mode: Mode = EXCLUSIVE,
+        delay: float = 0.0,
+        at_once: bool = False,
+        address: str = "",
+        dead: frozenset[str] = NOBODY,
+    ) -> Place:
+        card = SessionCard(session, ttl, address, "", "host", 1)
+        entry = Entry(card, True, False, claim, name, mode, delay, "", at_once, False)
+        place: Place = self.do(lambda steps, at: steps.enter(at, entry, dead))
+        return place
+
+    def release(self, session: str, claim: int, number: int, name: str = "n") -> bool:
+        ref = ClaimRef(session, claim, name, number)
+        closing_ = Closing(ref, tombstone=False, clean=True, held=True, ttl=30.0)
+        done: list[bool] = self.do(lambda steps, at: steps.close(at, [closing_]))
+        return done[0]
+
+    def cycle(self, name: str = "n", session: str = "cycle") -> int:
+        """Enter and release; the number."""
+        place = self.enter(session, 1, name)
+        assert self.release(session, 1, place.number, name)
+        return place.number
+
+    def close(self) -> None:
+        self.database.shut()
+        self.sender.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def sql(path: Path | str, *statements: str) -> list[Any]:
+    """Run statements as a stranger would; the rows of the last."""
+    rows: list[Any] = []
+    with closing(sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)) as connection:
+        for statement in statements:
+            rows = connection.execute(statement).fetchall()
+    return rows
+
+
+class Child:
+    """A process that speaks line by line."""
+
+    def __init__(self, popen: subprocess.Popen[str]) -> None:
+        self.popen = popen
+        self.pid = popen.pid
+        self._heard = b""
+
+    def hear(self, seconds: float = PATIENCE) -> list[str]:
+        """Its next line, in words."""
+        assert self.popen.stdout is not None
+        fd = self.popen.stdout.fileno()
+        end = time.monotonic() + seconds
+        while b"\n" not in self._heard:
+            ready, _, _ = select.select([fd], [], [], max(0.0, end - time.monotonic()))
+            assert ready, f"process {self.pid} said nothing for {seconds:g} s"
+            more = os.read(fd, 65536)
+            assert more, f"process {self.pid} has ended without a word"
+            self._heard += more
+        line, _, self._heard = self._heard.partition(b"\n")
+        return line.decode().split()
+
+    def tell(self, *words: str) -> None:
+        assert self.popen.stdin is not None
+        self.popen.stdin.write(" ".join(words) + "\n")
+        self.popen.stdin.flush()
+
+    def ask(self, *words: str) -> list[str]:
+        self.tell(*words)
+        return self.hear()
+
+    def stop(self) -> None:
+        """Stop it, and wait until it is."""
+        os.kill(self.pid, signal.SIGSTOP)
+        self.wait_stopped()
+
+    def wait_stopped(self) -> None:
+        assert os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT) is not None
+
+    def go_on(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def kill(self) -> float:
+        """Kill it; when."""
+        when = time.monotonic()
+        self.popen.kill()
+        return when
+
+
+@contextmanager
+def process(code: str, *args: str, prelude: str = PRELUDE, **options: Any) -> Iterator[Child]:
+    """Start a process; it is killed in the end, also if it was stopped."""
+    popen = subprocess.Popen(
+        [sys.executable, "-c", prelude + code, *args],
+        env={**os.environ, "PYTHONPATH": SRC},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+    try:
+        yield Child(popen)
+    finally:
+        popen.kill()
+        popen.communicate()
+
+
+def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+    """Look until something is true; what it was."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f"not within {seconds:g} s"
+        time.sleep(0.005)
+    return found

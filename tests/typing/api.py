@@ -1,0 +1,57 @@
+"""How users write it, for mypy in strict mode and pyright: checked, never run."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+from tenure import AsyncClient, AsyncLease, AsyncLock, Client, Grant, Lease, LeaseState, Lock, LossReason, Queue
+from tenure.observe import Event, Granted, Lost
+
+
+def observe(event: Event) -> None:
+    if isinstance(event, Granted):
+        assert_type(event.token, int)
+    elif isinstance(event, Lost):
+        assert_type(event.reason, LossReason)
+
+
+def blocking() -> None:
+    with Client("sqlite://", ttl=30, require={"fifo"}, on_event=observe) as client:
+        assert_type(client, Client)
+        lock = client.lock("name", shared=True, wait=None, max_hold=60, lock_delay=1.5, info="why")
+        assert_type(lock, Lock)
+        with lock as lease:
+            assert_type(lease, Lease)
+            assert_type(lease.token, int)
+            assert_type(lease.grant, Grant)
+            assert_type(lease.held, bool)
+            assert_type(lease.lost, LossReason | None)
+            assert_type(lease.state, LeaseState)
+            assert_type(lease.remaining(), float)
+            assert_type(lease.wait_lost(1), LossReason | None)
+        assert_type(client.semaphore("pool", 5, permits=2).acquire(wait=1), Lease)
+        assert_type(lock.try_acquire(), Lease | None)
+        assert_type(client.inspect("name"), Queue)
+        assert_type(client.names("prefix"), list[str])
+        assert_type(client.steal("name", 7), bool)
+
+
+async def aio() -> None:
+    async with AsyncClient(require="multi_host") as client:
+        assert_type(client, AsyncClient)
+        lock = client.lock("name", cancel_on_loss=False)
+        assert_type(lock, AsyncLock)
+        async with lock as lease:
+            assert_type(lease, AsyncLease)
+            assert_type(await lease.wait_lost(), LossReason | None)
+        assert_type(await lock.acquire(), AsyncLease)
+        assert_type(await lock.try_acquire(), AsyncLease | None)
+        assert_type(await client.inspect("name"), Queue)
+        assert_type(await client.names(), list[str])
+
+
+def wrong(client: Client) -> None:
+    client.lock(b"name")  # type: ignore[arg-type]
+    client.lock("name", True)  # type: ignore[call-arg]  # flags are keywords
+    client.semaphore("name", "3")  # type: ignore[arg-type]
+    client.lock("name", cancel_on_loss=True)  # type: ignore[call-arg]  # a thread cannot be stopped
