@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 class BaseLease:
     """The right to a name until an instant."""
 
+    _claim: Claim | None = None
+    """None also of a lease whose making Ctrl-C cut off; it is collected all the same."""
+
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._claim: Claim | None = None
+        self._claim = None
 
     def _adopt(self, claim: Claim) -> None:
         # Before the request is sent: whatever happens to the caller, this handle's end closes the claim (B2).

@@ -98,7 +98,7 @@ class Row(NamedTuple):
             return Mode(Kind.PERMITS, self.permits, self.limit)
         # Such a claim fits nowhere, not even first: the queue behind it would count as empty, for everybody.
         raise IncompatibleStore(
-            f"claim {self.number} of {self.name!r} is damaged: kind {self.kind}, {self.permits} of {self.limit} permits",
+            f"claim {self.number} of {self.name!r} is damaged: kind {self.kind}, limit {self.limit}",
             spoken=SPOKEN,
         )
 
