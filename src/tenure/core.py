@@ -22,7 +22,8 @@ from tenure.model import Kind, LossReason
 from tenure.observe.events import Event, Lost, Stolen, Suspect
 from tenure.ports import SessionCard
 from tenure.protocols.keep import Stop, keep
-from tenure.protocols.ledger import Ledger, Phase
+from tenure.protocols.ledger import Ledger
+from tenure.protocols.records import Phase
 from tenure.runtimes import native
 from tenure.runtimes.blocking import KeeperRuntime, run
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from tenure.model import Contender, Mode, Queue, Seconds
     from tenure.ports import Mailbox, QueueStore, Runtime
     from tenure.protocols.claim import Ask
-    from tenure.protocols.ledger import Claim
+    from tenure.protocols.records import Claim
 
 log = logging.getLogger("tenure")
 

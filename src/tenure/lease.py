@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tenure.errors import LeaseLost
 from tenure.model import Grant, Instant, LeaseState, LossReason, Seconds
-from tenure.protocols.ledger import Phase
+from tenure.protocols.records import Phase
 
 if TYPE_CHECKING:
     from tenure.core import Core
-    from tenure.protocols.ledger import Claim
+    from tenure.protocols.records import Claim
 
 
 class BaseLease:

@@ -14,7 +14,8 @@ import pytest
 from tenure.errors import OutcomeUnknown, StoreUnavailable
 from tenure.model import EXCLUSIVE, SHARED, Kind, Mode
 from tenure.protocols.claim import Ask
-from tenure.protocols.ledger import Claim, Ledger, Phase
+from tenure.protocols.ledger import Ledger
+from tenure.protocols.records import Claim, Phase
 from tests.cancellation.world import Process, World
 
 if TYPE_CHECKING:

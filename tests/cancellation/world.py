@@ -16,7 +16,8 @@ from tenure.ports import SessionCard
 from tenure.protocols import claim as protocol
 from tenure.protocols.claim import Ask
 from tenure.protocols.keep import keep
-from tenure.protocols.ledger import Claim, Ledger
+from tenure.protocols.ledger import Ledger
+from tenure.protocols.records import Claim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator

@@ -13,7 +13,7 @@ from tenure.observe import Lost, Renewed, Suspect
 from tenure.ports import Message
 from tenure.protocols.claim import Ask
 from tenure.protocols.keep import Stop
-from tenure.protocols.ledger import Claim, Phase
+from tenure.protocols.records import Claim, Phase
 from tests.cancellation.world import Member, Process, World
 
 if TYPE_CHECKING:

@@ -17,12 +17,13 @@ from tenure.errors import OutcomeUnknown, SetupError, StoreUnavailable, UsageErr
 from tenure.model import Instant, LossReason, Mode, Seconds
 from tenure.observe.events import Claimed, Granted, LimitsDiffer, Released
 from tenure.ports import Message, Place, Standing
-from tenure.protocols.ledger import Claim, Ledger, Phase
+from tenure.protocols.records import Claim, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tenure.ports import QueueStore
+    from tenure.protocols.ledger import Ledger
 
 RETRY_FIRST: Final = 0.02
 RETRY_MOST: Final = 1.0

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Final
 from tenure.errors import OutcomeUnknown, SetupError, StoreUnavailable
 from tenure.model import EXCLUSIVE, Instant, LossReason
 from tenure.observe.events import Renewed, Suspect
-from tenure.protocols.ledger import Claim, Debt, Ledger, Phase, Session
+from tenure.protocols.records import Claim, Debt, Phase, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tenure.ports import Beat, ClaimRef, QueueStore, SessionFacts
+    from tenure.protocols.ledger import Ledger
 
 WAKE: Final = 1.0
 """Seconds between looks at the clock while anything is held, for timers sleep through a suspended machine."""

@@ -15,7 +15,8 @@ from tenure.observe.events import Lost
 from tenure.ports import SessionCard
 from tenure.protocols.claim import Ask, acquire, release
 from tenure.protocols.keep import Stop, keep
-from tenure.protocols.ledger import NEVER, Claim, Ledger, Phase
+from tenure.protocols.ledger import Ledger
+from tenure.protocols.records import NEVER, Claim, Phase
 from tenure.testing.history import FOREVER, Ending, Held, Outrun
 from tenure.testing.network import SimMailbox, SimStore
 from tenure.testing.runtime import SimInbox, SimRuntime

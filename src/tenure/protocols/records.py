@@ -1,0 +1,119 @@
+"""What a client notes of its own sessions, claims and debts: records, changed by the ledger alone.
+
+Promises: no decisions here, beside what follows from one record. Does not promise to be seen whole: whoever is not
+under the ledger's mutex reads one field at a time.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Final
+
+from tenure.model import Instant
+from tenure.ports import ClaimRef
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tenure.model import LossReason, Mode, Seconds
+    from tenure.ports import Closing, Peer, SessionCard, SessionFacts, Signal
+
+NEVER: Final = Instant(float("-inf"))
+
+
+class Phase(enum.Enum):
+    """Where a claim of this client is in its life."""
+
+    ENTERING = "entering"
+    WAITING = "waiting"
+    GRANTED = "granted"
+    """Among the holders, not yet taken up by whoever asked."""
+    HELD = "held"
+    CLOSED = "closed"
+
+
+class Claim:
+    """One attempt of this client to get a name. Its id is used once."""
+
+    def __init__(self, session: Session, claim: int, name: str, mode: Mode, now: Instant) -> None:
+        self.session = session
+        self.id = claim
+        self.name = name
+        self.mode = mode
+        self.delay: Seconds = 0.0
+        self.info = ""
+        self.phase = Phase.ENTERING
+        self.number = 0
+        self.floor = 0
+        self.lost: LossReason | None = None
+        # True while an enqueue is unanswered, and for good once one was sent twice: only then can a late one
+        # still arrive, and only then does closing leave a tombstone (B1).
+        self.unanswered = False
+        self.sent_twice = False
+        self.hinted = False
+        self.peers: Sequence[Peer] = ()
+        self.asked_at = now
+        self.granted_at = NEVER
+        self.wait_until: Instant | None = None
+        self.hold_until: Instant | None = None
+        self.signal: Signal | None = None
+        self.owner: object = None
+        """The thread or task that took it, so that its wait for itself can be told."""
+        self.on_lost: list[Callable[[], None]] = []
+        self.on_end: list[Callable[[], None]] = []
+        """As `on_lost`, and also when it is released."""
+
+    @property
+    def ref(self) -> ClaimRef:
+        """How the engine knows it."""
+        return ClaimRef(self.session.card.id, self.id, self.name, self.number)
+
+    @property
+    def deadline(self) -> Instant:
+        """The local end: the session's, or that of max_hold if it comes first (A5)."""
+        deadline = self.session.deadline
+        if self.hold_until is not None and self.hold_until < deadline:
+            return self.hold_until
+        return deadline
+
+
+class Session:
+    """A client's liveness in the engine, as the client sees it. Its id is used once; its end is latched (A3)."""
+
+    def __init__(self, card: SessionCard) -> None:
+        self.card = card
+        self.ttl = card.ttl
+        self.deadline = NEVER
+        self.opened = False
+        self.over: LossReason | None = None
+        self.over_at = NEVER
+        self.retired = False
+        self.failing = False
+        self.facts: SessionFacts | None = None
+        self.changed: SessionFacts | None = None
+        """Facts of another life or of a steal: no deadline moves until the claims are reconciled (A2)."""
+        self.next_beat = NEVER
+        self.unfresh: list[Claim] = []
+        """Granted claims that wait for a renewal before they are handed out (A1)."""
+        self.claims: dict[int, Claim] = {}
+        self.last_claim = 0
+
+    @property
+    def period(self) -> Seconds:
+        """How often it is renewed (A4)."""
+        return self.ttl / 3
+
+    @property
+    def patience(self) -> Seconds:
+        """How long one request may take before it is given up and repeated (A4)."""
+        return self.ttl / 6
+
+
+class Debt:
+    """A claim that the engine must still be told is closed (B2)."""
+
+    def __init__(self, claim: Claim, closing: Closing, since: Instant) -> None:
+        self.claim = claim
+        self.closing = closing
+        self.since = since
+        self.not_before = since
