@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-SEEDS: Final = 400
+SEEDS: Final = 800
 """A mutant that outlives so many seeds is alive."""
 
 
@@ -143,7 +143,7 @@ MUTANTS: Final = (
         "if session.card.id == session_id:",
         "if claim_id in session.claims:",
         faults="pause,stall,cut,storm",
-        also=("if message.number and claim.number in (0, message.number):", "if message.number:"),
+        also=("if message.number and (is_known or", "if message.number and (True or"),
     ),
     Mutant("B4", "grants are not listed", KEEP, "ledger.deliver(beat.granted)", "pass", "liveness"),
     Mutant(
@@ -223,5 +223,13 @@ MUTANTS: Final = (
         "kind is Kind.PERMITS or (False",
         "liveness",
         "crash",
+    ),
+    Mutant(
+        "A2",
+        "an answer from before a loss counts",
+        CLAIM,
+        "if claim.session.epoch != epoch:",
+        "if False:",
+        faults="steal,starve",
     ),
 )

@@ -100,9 +100,9 @@ class MemoryTables:
         row = self._sessions.get(session)
         return None if row is None else SessionCard(session, 0.0, row.address, row.client, row.host, row.pid)
 
-    def open(self, card: SessionCard, until_us: int, ended: int, tombstones: str) -> None:
+    def open(self, card: SessionCard, until_us: int, ended: int, stolen: int, tombstones: str) -> None:
         self._sessions[card.id] = _Session(
-            card.id, until_us, ended, 0, card.address, card.client, card.host, card.pid, tombstones
+            card.id, until_us, ended, stolen, card.address, card.client, card.host, card.pid, tombstones
         )
 
     def extend(self, session: str, until_us: int) -> None:

@@ -106,7 +106,7 @@ class Tables(Protocol):
         """Who opened a session, for display; its ttl is not kept."""
         ...
 
-    def open(self, card: SessionCard, until_us: int, ended: int, tombstones: str) -> None: ...
+    def open(self, card: SessionCard, until_us: int, ended: int, stolen: int, tombstones: str) -> None: ...
     def extend(self, session: str, until_us: int) -> None: ...
     def latch(self, session: str, now_us: int) -> None:
         """End a session for good: `ended`, and `until_us` no later than now."""
@@ -238,8 +238,10 @@ class Steps:
             if not entry.opening:
                 return Place(Standing.GONE)
             self.sweep(at, 2)
-            tables.open(card, at.now_us + _us(card.ttl), 0, "")
-            facts = SessionFacts(card.ttl, tables.life, 0)
+            # The count of steals begins at the clock, not at 0: should a late opening request make an ended session
+            # anew, its heartbeats differ from those of the first, and its client reconciles (A2, A3).
+            tables.open(card, at.now_us + _us(card.ttl), 0, at.wall_us, "")
+            facts = SessionFacts(card.ttl, tables.life, at.wall_us)
         else:
             if row.ended or row.until_us <= at.now_us:
                 return Place(Standing.GONE)
@@ -307,7 +309,7 @@ class Steps:
         if self.tables.session(ref.session) is None:
             # The opening request itself may still arrive: an ended record refuses it as long as it could live.
             card = SessionCard(ref.session, closing.ttl, "", "", "", 0)
-            self.tables.open(card, at.now_us + _us(closing.ttl), 1, f" {ref.claim} ")
+            self.tables.open(card, at.now_us + _us(closing.ttl), 1, 0, f" {ref.claim} ")
         else:
             self.tables.bury(ref.session, ref.claim)
 
@@ -334,6 +336,7 @@ class Steps:
         self.tables.bury(row.session, row.claim)
         # The robbed session's waiters look again; its keeper learns it from the counter in the next heartbeat.
         self.mail.append(Mail(row.address, Message(row.session, row.claim, 0, 0)))
+        # At once, also past a lock_delay: an operator who steals has decided that nobody is at work.
         self._remove(row)
         self._settle(at, name, row.number)
         return True

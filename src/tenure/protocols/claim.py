@@ -161,12 +161,15 @@ async def _enter(ledger: Ledger, store: QueueStore, claim: Claim, until: Instant
     pause = RETRY_FIRST
     while True:
         # Read before the request: from here the engine may have counted (A1).
-        sent = ledger.runtime.now()
+        sent, epoch = ledger.runtime.now(), claim.session.epoch
         entry = ledger.entry(claim, at_once, sent)
         if entry is None:
             return Place(Standing.GONE)
         try:
             place = await store.enter(entry, _timeout(claim, until, sent))
+            if claim.session.epoch != epoch:
+                # Its claims were reconciled meanwhile, this one not among them: the answer may be from before (A2).
+                raise OutcomeUnknown("the store lost claims, or one was stolen, while the answer was under way")
         except StoreUnavailable:
             claim.unanswered = False
             raise

@@ -178,6 +178,8 @@ async def _reconcile(ledger: Ledger, store: QueueStore, session: Session, facts:
     try:
         theirs = await store.claims(session.card.id, session.patience)
         with ledger.mutex:
+            # What is answered from here on to a request of before was perhaps given before the loss.
+            session.epoch += 1
             ours = [c for c in session.claims.values() if c.number]
             orphans = [ref for ref in theirs if ref.claim not in session.claims]
         for start in range(0, len(ours), BATCH):
@@ -201,11 +203,8 @@ def _lose_missing(ledger: Ledger, claims: list[Claim], reason: LossReason) -> No
     with ledger.mutex:
         now = ledger.runtime.now()
         for claim in claims:
-            if claim.phase in (Phase.HELD, Phase.GRANTED):
-                ledger.lose(claim, reason, now)
-            elif claim.phase is Phase.WAITING:
-                claim.hinted = True
-                ledger.wake(claim)
+            # One that waits too: a late message must not grant what is gone. Its caller asks again with a new one.
+            ledger.lose(claim, reason, now)
     ledger.flush()
 
 
@@ -225,9 +224,11 @@ async def _pay(ledger: Ledger, store: QueueStore) -> None:
         with ledger.mutex:
             now = ledger.runtime.now()
             due = [d for d in ledger.debts.values() if d.not_before <= now][:BATCH]
+            ends = [s.deadline - now for s in ledger.sessions if s.over is None and s.opened and s.claims]
         if not due:
             return
-        patience = min(d.claim.session.patience for d in due)
+        # Not past a deadline: a loss must be told on time (A4).
+        patience = max(0.001, min([d.claim.session.patience for d in due] + ends))
         closings = [
             # A clean release that is repeated after its deadline is clean no longer (B10).
             d.closing._replace(clean=d.closing.clean and now < d.claim.session.deadline, held=False)

@@ -123,6 +123,8 @@ class Ledger:
             if claim.phase is Phase.CLOSED:
                 # Closed between two lines, when it had never been sent and nothing was owed: never send it.
                 return None
+            if not claim.unanswered and not claim.sent_twice:
+                claim.epoch = session.epoch
             claim.sent_twice = claim.sent_twice or claim.unanswered
             claim.unanswered = True
         return Entry(
@@ -210,7 +212,9 @@ class Ledger:
                 claim = self._find(message.session, message.claim)
                 if claim is None:
                     continue
-                if message.number and claim.number in (0, message.number):
+                is_known = claim.number == message.number
+                # A message for a claim whose number is not known yet may be from before a steal or a loss (A2).
+                if message.number and (is_known or (not claim.number and claim.epoch == claim.session.epoch)):
                     self.grant(claim, message.number, message.floor)
                 else:
                     claim.hinted = True

@@ -50,6 +50,8 @@ class Claim:
         # still arrive, and only then does closing leave a tombstone (B1).
         self.unanswered = False
         self.sent_twice = False
+        self.epoch = 0
+        """The session's when its enqueue was first sent."""
         self.hinted = False
         self.peers: Sequence[Peer] = ()
         self.asked_at = now
@@ -93,6 +95,8 @@ class Session:
         self.changed: SessionFacts | None = None
         """Facts of another life or of a steal: no deadline moves until the claims are reconciled (A2)."""
         self.next_beat = NEVER
+        self.epoch = 0
+        """Counts the reconciliations: an answer to a request that was sent before one proves nothing after it (A2)."""
         self.unfresh: list[Claim] = []
         """Granted claims that wait for a renewal before they are handed out (A1)."""
         self.claims: dict[int, Claim] = {}

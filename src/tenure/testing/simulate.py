@@ -137,7 +137,7 @@ class Simulation:
                 self.network.weather = weather(self.rng, self.plan.ttl, 0.3)
                 world.after(fault.length, None, self._storm_over)
             case "starve":
-                world.starve, world.starve_most = 0.01, fault.length
+                world.starve, world.starve_most = self.rng.choice((0.01, 0.1)), fault.length
                 world.after(fault.length * 2, None, self._starve_over)
             case _:
                 self._strike_server(fault)

@@ -159,10 +159,10 @@ class SqliteTables:
         row = self._do(_CARD, (session,)).fetchone()
         return None if row is None else SessionCard._make(row)
 
-    def open(self, card: SessionCard, until_us: int, ended: int, tombstones: str) -> None:
+    def open(self, card: SessionCard, until_us: int, ended: int, stolen: int, tombstones: str) -> None:
         self._do(
-            "INSERT INTO sessions VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?)",
-            (card.id, until_us, ended, card.address, card.client, card.host, card.pid, tombstones),
+            "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (card.id, until_us, ended, stolen, card.address, card.client, card.host, card.pid, tombstones),
         )
 
     def extend(self, session: str, until_us: int) -> None:
