@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tenure import config
 from tenure.body import Body
-from tenure.core import Core, timeout_error
+from tenure.core import timeout_error
 from tenure.errors import AcquireTimeout, TenureError, UsageError
+from tenure.face import BaseClient, BaseLock
 from tenure.lease import BaseLease
 from tenure.model import Instant, LossReason, Queue, Seconds
 from tenure.observe.events import Stolen
@@ -23,11 +24,9 @@ from tenure.runtimes import native
 from tenure.runtimes.aio import AioRuntime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     from tenure.model import Mode
-    from tenure.observe.events import Event
     from tenure.ports import QueueStore
     from tenure.protocols.claim import Ask
 
@@ -112,26 +111,15 @@ class AsyncLease(BaseLease):
             self._core.ledger.release_later(self._own)
 
 
-class AsyncLock:
+class AsyncLock(BaseLock):
     """A description of what to lock and how; reusable, and holds nothing itself."""
 
     def __init__(self, client: AsyncClient, ask: Ask, wait: Seconds | None, *, cancel_on_loss: bool) -> None:
+        super().__init__(client, ask, wait)
         self._client = client
-        self._ask = ask
-        self._wait = wait
         self._cancel_on_loss = cancel_on_loss
         # A lease is kept under the task that entered, never on the lock alone: two tasks may share one lock.
         self._entered: dict[asyncio.Task[object] | None, list[AsyncLease]] = {}
-
-    @property
-    def name(self) -> str:
-        """What is locked."""
-        return self._client._core.bare(self._ask.name)
-
-    @property
-    def mode(self) -> Mode:
-        """Exclusive, shared, or permits of a limit."""
-        return self._ask.mode
 
     async def acquire(self, *, wait: Seconds | None = _DEFAULT) -> AsyncLease:
         """Wait until the name is ours.
@@ -182,34 +170,12 @@ class AsyncLock:
             del self._entered[key]
         await lease.__aexit__(kind, error, trace)
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r} {self._ask.mode.kind.value}>"
 
-
-class AsyncClient:
+class AsyncClient(BaseClient):
     """One engine, its session and its leases, for the tasks of one event loop."""
 
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        ttl: Seconds | None = None,
-        namespace: str | None = None,
-        max_hold: Seconds | None = None,
-        require: Iterable[str] = (),
-        skew: Seconds = 0.0,
-        client: str | None = None,
-        on_event: Callable[[Event], None] | None = None,
-    ) -> None:
-        """Describe a client; nothing is connected and no thread started yet. Arguments and errors as `Client`."""
-        self._core = Core(
-            config.settings(
-                url, ttl=ttl, namespace=namespace, max_hold=max_hold, require=require, skew=skew, client=client
-            ),
-            on_event,
-        )
-        self._loop: asyncio.AbstractEventLoop
-        self._opening: asyncio.Future[None] | None = None
+    _loop: asyncio.AbstractEventLoop
+    _opening: asyncio.Future[None] | None = None
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -258,24 +224,6 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {config.shown(self._core.settings.url)!r}>"
-
-    @property
-    def ttl(self) -> Seconds:
-        """Seconds after which an engine that hears nothing ends this client's session; what was asked for."""
-        return self._core.settings.ttl
-
-    @property
-    def capabilities(self) -> frozenset[str]:
-        """What the engine offers."""
-        return self._core.engine.capabilities
-
-    @property
-    def scope(self) -> str:
-        """Whom the locks of this client keep apart, in words."""
-        return self._core.engine.scope
 
     # -- locks ------------------------------------------------------------------------------------------------------
 

@@ -11,8 +11,9 @@ import threading
 from typing import TYPE_CHECKING, Any, Self
 
 from tenure import config
-from tenure.core import Core, timeout_error
+from tenure.core import timeout_error
 from tenure.errors import AcquireTimeout, TenureError, UsageError
+from tenure.face import BaseClient, BaseLock
 from tenure.lease import BaseLease
 from tenure.model import Instant, LossReason, Queue, Seconds
 from tenure.observe.events import Stolen
@@ -21,11 +22,9 @@ from tenure.runtimes import native
 from tenure.runtimes.blocking import BlockingRuntime, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     from tenure.model import Mode
-    from tenure.observe.events import Event
     from tenure.ports import QueueStore
     from tenure.protocols.claim import Ask
 
@@ -89,25 +88,14 @@ class Lease(BaseLease):
             error.add_note(str(lost))
 
 
-class Lock:
+class Lock(BaseLock):
     """A description of what to lock and how; reusable, and holds nothing itself."""
 
     def __init__(self, client: Client, ask: Ask, wait: Seconds | None) -> None:
+        super().__init__(client, ask, wait)
         self._client = client
-        self._ask = ask
-        self._wait = wait
         # A lease is kept under the thread that entered, never on the Lock alone: two threads may share one Lock.
         self._entered: dict[int, list[Lease]] = {}
-
-    @property
-    def name(self) -> str:
-        """What is locked."""
-        return self._client._core.bare(self._ask.name)
-
-    @property
-    def mode(self) -> Mode:
-        """Exclusive, shared, or permits of a limit."""
-        return self._ask.mode
 
     def acquire(self, *, wait: Seconds | None = _DEFAULT) -> Lease:
         """Wait until the name is ours.
@@ -154,47 +142,9 @@ class Lock:
             del self._entered[threading.get_ident()]
         lease.__exit__(kind, error, trace)
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r} {self._ask.mode.kind.value}>"
 
-
-class Client:
+class Client(BaseClient):
     """One engine, its session and its leases, for the threads of one process."""
-
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        ttl: Seconds | None = None,
-        namespace: str | None = None,
-        max_hold: Seconds | None = None,
-        require: Iterable[str] = (),
-        skew: Seconds = 0.0,
-        client: str | None = None,
-        on_event: Callable[[Event], None] | None = None,
-    ) -> None:
-        """Describe a client; nothing is connected and no thread started yet.
-
-        Args:
-            url: which engine; TENURE_URL by default. `sqlite://` is this user on this host alone.
-            ttl: seconds (0.1 to 86,400; 30) after which an engine that hears nothing ends the session.
-            namespace: keeps the names of applications on one engine apart; "tenure" by default.
-            max_hold: seconds after which any lease of this client is lost, however alive its holder; None: never.
-            require: capabilities without which to refuse, such as "multi_host".
-            skew: seconds taken off each deadline where replicas' clocks differ.
-            client: this client's name for itself, shown to those who wait; up to 128 bytes.
-            on_event: called with each event, in the thread that saw it; must be quick.
-
-        Raises:
-            UsageError: an argument is wrong, or there is no URL.
-            UnsafeSetup: the engine lacks what is required.
-        """
-        self._core = Core(
-            config.settings(
-                url, ttl=ttl, namespace=namespace, max_hold=max_hold, require=require, skew=skew, client=client
-            ),
-            on_event,
-        )
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -226,24 +176,6 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {config.shown(self._core.settings.url)!r}>"
-
-    @property
-    def ttl(self) -> Seconds:
-        """Seconds after which an engine that hears nothing ends this client's session; what was asked for."""
-        return self._core.settings.ttl
-
-    @property
-    def capabilities(self) -> frozenset[str]:
-        """What the engine offers."""
-        return self._core.engine.capabilities
-
-    @property
-    def scope(self) -> str:
-        """Whom the locks of this client keep apart, in words."""
-        return self._core.engine.scope
 
     # -- locks ------------------------------------------------------------------------------------------------------
 

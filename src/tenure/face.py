@@ -1,0 +1,97 @@
+"""What both faces share: how a client is described, and what a lock or a client says of itself.
+
+Promises: no I/O and no thread. Does not promise anything of locks: those are the faces'.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tenure import config
+from tenure.core import Core
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from tenure.model import Mode, Seconds
+    from tenure.observe.events import Event
+    from tenure.protocols.claim import Ask
+
+
+class BaseLock:
+    """A description of what to lock and how."""
+
+    def __init__(self, client: BaseClient, ask: Ask, wait: Seconds | None) -> None:
+        self._core = client._core
+        self._ask = ask
+        self._wait = wait
+
+    @property
+    def name(self) -> str:
+        """What is locked."""
+        return self._core.bare(self._ask.name)
+
+    @property
+    def mode(self) -> Mode:
+        """Exclusive, shared, or permits of a limit."""
+        return self._ask.mode
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} {self._ask.mode.kind.value}>"
+
+
+class BaseClient:
+    """One engine, its session and its leases."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        ttl: Seconds | None = None,
+        namespace: str | None = None,
+        max_hold: Seconds | None = None,
+        require: Iterable[str] = (),
+        skew: Seconds = 0.0,
+        client: str | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        """Describe a client; nothing is connected and no thread started yet.
+
+        Args:
+            url: which engine; TENURE_URL by default. `sqlite://` is this user on this host alone.
+            ttl: seconds (0.1 to 86,400; 30) after which an engine that hears nothing ends the session.
+            namespace: keeps the names of applications on one engine apart; "tenure" by default.
+            max_hold: seconds after which any lease of this client is lost, however alive its holder; None: never.
+            require: capabilities without which to refuse, such as "multi_host".
+            skew: seconds taken off each deadline where replicas' clocks differ.
+            client: this client's name for itself, shown to those who wait; up to 128 bytes.
+            on_event: called with each event, in the thread that saw it; must be quick.
+
+        Raises:
+            UsageError: an argument is wrong, or there is no URL.
+            UnsafeSetup: the engine lacks what is required.
+        """
+        self._core = Core(
+            config.settings(
+                url, ttl=ttl, namespace=namespace, max_hold=max_hold, require=require, skew=skew, client=client
+            ),
+            on_event,
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {config.shown(self._core.settings.url)!r}>"
+
+    @property
+    def ttl(self) -> Seconds:
+        """Seconds after which an engine that hears nothing ends this client's session; what was asked for."""
+        return self._core.settings.ttl
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What the engine offers."""
+        return self._core.engine.capabilities
+
+    @property
+    def scope(self) -> str:
+        """Whom the locks of this client keep apart, in words."""
+        return self._core.engine.scope
