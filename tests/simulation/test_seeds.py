@@ -25,7 +25,7 @@ PART: Final = 60
 LEAST: Final = {
     "safety": {
         "grants": 2000, "waited": 500, "not granted": 500, "unknown": 500, "cancelled": 100, "vanished": 20,
-        "cancelled after the effect": 30, "brought back": 3, "lost: deadline": 10, "lost: session_ended": 3,
+        "cancelled after the effect": 30, "brought back": 3, "lost: deadline": 10, "lost: session_ended": 1,
         "lost: stolen": 5, "lost: store_lost": 1, "lost: max_hold": 20, "lost: dropped": 20, "fault: crash": 10,
         "fault: cut": 5, "fault: pause": 5, "fault: stall": 5, "fault: skip": 3, "fault: forget": 3,
     },
