@@ -66,14 +66,18 @@ kept = client.lock("name").acquire()
 say("ready")
 sys.stdin.readline()
 """
-    with program(code, url) as process:
-        assert heard(process) == "ready"
-        eventually(lambda: waiters(client, "held") == 3, "three wait")
-        begun = time.monotonic()
-        tell(process)
-        process.wait(10)
-        assert time.monotonic() - begun < 2
-    eventually(lambda: client.names() == ["held"] and waiters(client, "held") == 0, "nothing is left of it", 2)
+    took: list[float] = []
+    # A time-out in it would show every time; a machine that stands still for a second does not.
+    while len(took) < 3 and min(took, default=9) >= 1:
+        with program(code, url) as process:
+            assert heard(process) == "ready"
+            eventually(lambda: waiters(client, "held") == 3, "three wait")
+            begun = time.monotonic()
+            tell(process)
+            process.wait(10)
+            took.append(time.monotonic() - begun)
+        eventually(lambda: client.names() == ["held"] and waiters(client, "held") == 0, "nothing is left of it", 2)
+    assert min(took) < 1
     held.release()
 
 
