@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from tenure import engines
 from tenure.config import shown
-from tenure.errors import AcquireTimeout, StoreUnavailable, TenureError, UnsafeSetup, UsageError, WouldDeadlock
+from tenure.errors import AcquireTimeout, UnsafeSetup, UsageError, WouldDeadlock
 from tenure.model import Kind, LossReason
 from tenure.observe.events import Event, Lost, Stolen, Suspect
 from tenure.ports import SessionCard
@@ -262,5 +262,3 @@ def _at_exit() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 atexit.register(_at_exit)
-
-__all__ = ["Core", "StoreUnavailable", "TenureError", "describe", "timeout_error"]

@@ -40,7 +40,6 @@ __all__ = [
     "SessionFacts",
     "Signal",
     "Standing",
-    "Taken",
 ]
 
 T = TypeVar("T")
@@ -241,12 +240,6 @@ class Beat(NamedTuple):
     facts: SessionFacts
     granted: tuple[Message, ...]
     over: bool = False
-
-
-class Taken(NamedTuple):
-    """The answer to a steal."""
-
-    removed: bool
 
 
 class Mailbox(Protocol):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tenure.errors import UsageError
-from tenure.model import Grant, Instant, LeaseState, LossReason, Mode, Seconds
+from tenure.model import Instant, LeaseState, LossReason, Mode, Seconds
 from tenure.observe.events import Abandoned, Event, Lost
 from tenure.ports import Closing, Entry
 from tenure.protocols.records import Claim, Debt, Phase, Session
@@ -388,10 +388,6 @@ class Ledger:
         """The engine said that it has no such claim."""
         with self.mutex:
             self.settle(claim)
-
-    def grant_of(self, claim: Claim, authority: str) -> Grant:
-        """The proof of a grant that may travel."""
-        return Grant(claim.name, claim.number, claim.floor, authority)
 
     def fork(self) -> None:
         """In a forked child: nothing of the parent's is held here, and nothing of it is ever released (C1)."""
