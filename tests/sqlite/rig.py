@@ -12,6 +12,8 @@ import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
+import pytest
+
 from tenure import errors
 from tenure.engines.queue import NOBODY
 from tenure.engines.sqlite.database import Database
@@ -47,6 +49,30 @@ def told():
         os._exit(0)
     return line.strip()
 """
+
+
+BECOME = """
+import tempfile
+def become(uid, gid, extra):
+    # Every module is imported before: the interpreter may lie where only root may look.
+    with tempfile.TemporaryDirectory() as folder, tenure.Client(f"sqlite://{folder}/locks.db") as client:
+        client.lock("n").acquire().release()
+    os.setgroups(extra)
+    os.setgid(gid)
+    os.setuid(uid)
+"""
+"""After `PRELUDE`: turns a process of root's into one of another user."""
+
+
+def skip_unless_others_get_to(folder: str) -> None:
+    """Skip where no other user gets to a folder, as where `/` itself is root's alone."""
+    enter = ["/bin/sh", "-c", 'cd "$1"', "sh", folder]
+    try:
+        entered = subprocess.run(enter, user=65534, group=65534, extra_groups=[], check=False, timeout=PATIENCE)
+    except PermissionError:
+        entered = None
+    if entered is None or entered.returncode != 0:
+        pytest.skip(f"no user but root gets to {folder} on this host")
 
 
 class Store:

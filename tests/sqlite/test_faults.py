@@ -22,7 +22,7 @@ import pytest
 from tenure import Client
 from tenure.errors import LeaseLost, OutcomeUnknown, StoreUnavailable, UnsafeSetup
 from tenure.model import LeaseState, LossReason
-from tests.sqlite.rig import PATIENCE, process, sql, until
+from tests.sqlite.rig import BECOME, PATIENCE, process, skip_unless_others_get_to, sql, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -428,10 +428,8 @@ def test_a_file_size_limit_is_a_typed_error_and_what_was_owed_is_paid(path: Path
         assert child.hear() == ["again", "True"]
 
 
-AS_NOBODY = """
-os.setgroups([])
-os.setgid(65534)
-os.setuid(65534)
+AS_NOBODY = BECOME + """
+become(65534, 65534, [])
 try:
     with tenure.Client(url) as client:
         client.lock("n").try_acquire()
@@ -449,6 +447,7 @@ told()
 )
 def test_a_folder_or_file_of_somebody_else_is_refused_in_words(folder: int, file: int | None, words: str) -> None:
     # Not in tmp_path, which only its owner may enter.
+    skip_unless_others_get_to("/tmp")  # noqa: S108
     place = Path(f"/tmp/tenure-test-{os.getpid()}-{time.monotonic_ns()}")  # noqa: S108
     place.mkdir()
     try:

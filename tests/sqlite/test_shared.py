@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.sqlite.rig import Child, process, until
+from tests.sqlite.rig import BECOME, Child, process, skip_unless_others_get_to, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +38,7 @@ def group() -> grp.struct_group:
 @pytest.fixture
 def path(group: grp.struct_group) -> Iterator[Path]:
     # Not in tmp_path, which only root may enter.
+    skip_unless_others_get_to("/tmp")  # noqa: S108
     folder = Path(f"/tmp/tenure-shared-{os.getpid()}-{time.monotonic_ns()}")  # noqa: S108
     folder.mkdir()
     os.chown(folder, 0, group.gr_gid)
@@ -46,11 +47,9 @@ def path(group: grp.struct_group) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-AS = """
+AS = BECOME + """
 uid, gid, extra, umask = map(int, told().split())
-os.setgroups([extra] if extra else [])
-os.setgid(gid)
-os.setuid(uid)
+become(uid, gid, [extra] if extra else [])
 os.umask(umask)
 group = told()
 client = tenure.Client(f"{url}?shared={group}", ttl=60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tenure.errors import IncompatibleStore, UnsafeSetup
@@ -253,10 +254,11 @@ class SqliteTables:
         return frozenset(row[0] for row in self._do("SELECT address FROM sessions").fetchall())
 
 
-def schema() -> list[str]:
+@cache
+def schema() -> tuple[str, ...]:
     """The statements that make an empty store."""
     from importlib import resources
 
     text = resources.files("tenure.engines.sqlite").joinpath("sql/schema.sql").read_text("utf-8")
     lines = (line.partition("--")[0] for line in text.splitlines())
-    return [statement for statement in "\n".join(lines).split(";") if statement.strip()]
+    return tuple(statement for statement in "\n".join(lines).split(";") if statement.strip())
