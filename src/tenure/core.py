@@ -54,7 +54,7 @@ class Core:
 
     def __init__(self, settings: Settings, on_event: Callable[[Event], None] | None) -> None:
         self.settings = settings
-        self.engine: Engine = engines.connect(settings.url)
+        self.engine: Engine = engines.connect(settings.url, settings.namespace)
         missing = settings.require - self.engine.capabilities
         if missing:
             raise UnsafeSetup(
@@ -96,7 +96,7 @@ class Core:
                 self._connect(runtime, connect)
             except BaseException:
                 self.engine.close()
-                self.engine = engines.connect(self.settings.url)
+                self.engine = engines.connect(self.settings.url, self.settings.namespace)
                 raise
             self.is_open = True
             if self.is_closed:
@@ -147,7 +147,7 @@ class Core:
         # Also one that another thread was just about to open.
         self.engine.disown()
         self.is_open = False
-        self.engine = engines.connect(self.settings.url)
+        self.engine = engines.connect(self.settings.url, self.settings.namespace)
         self.held = {}
 
     def _card(self, session: str) -> SessionCard:

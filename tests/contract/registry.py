@@ -10,6 +10,9 @@ import contextlib
 import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
+from tests.servers import redis
+from tests.servers.redis import RedisServer
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -19,6 +22,7 @@ class Registered(NamedTuple):
     """An engine as the contract suite sees it.
 
     Attributes:
+        example: a URL of it; nobody connects to it.
         site: entered once a run with a folder of its own; gives a function that names a fresh, empty store at each
             call. Leaving it stops whatever it started.
         capabilities: what the engine must declare; a test that needs another one is skipped, and says so.
@@ -26,12 +30,14 @@ class Registered(NamedTuple):
         missing: why it cannot run here (a server that is not installed), or None.
     """
 
+    example: str
     site: Callable[[Path], contextlib.AbstractContextManager[Callable[[], str]]]
     capabilities: frozenset[str]
     multi_process: bool
     missing: Callable[[], str | None] = lambda: None
 
 
+_REDIS = frozenset({"fifo", "shared", "semaphore", "multi_host"})
 _serial = itertools.count(1)
 
 
@@ -45,8 +51,17 @@ def _sqlite(folder: Path) -> Iterator[Callable[[], str]]:
     yield lambda: f"sqlite://{folder}/{next(_serial)}.db"
 
 
+@contextlib.contextmanager
+def _redis(folder: Path) -> Iterator[Callable[[], str]]:
+    with RedisServer(extra=["databases 10000"]) as server:
+        yield lambda: f"{server.url}/{next(_serial)}"
+
+
 REGISTRY: dict[str, Registered] = {
-    "memory": Registered(_memory, frozenset({"fifo", "shared", "semaphore"}), multi_process=False),
-    "sqlite": Registered(_sqlite, frozenset({"fifo", "shared", "semaphore", "durable_tokens"}), multi_process=True),
+    "memory": Registered("memory://", _memory, frozenset({"fifo", "shared", "semaphore"}), multi_process=False),
+    "sqlite": Registered(
+        "sqlite://", _sqlite, frozenset({"fifo", "shared", "semaphore", "durable_tokens"}), multi_process=True
+    ),
+    "redis": Registered("redis://example", _redis, _REDIS, multi_process=True, missing=redis.missing),
 }
 """URL scheme to entry. `test_complete` fails if a scheme of `tenure.engines.ENGINES` is not here."""

@@ -29,7 +29,7 @@ def test_the_whole_suite_is_collected_for_each_pair(request: pytest.FixtureReque
 
 @pytest.mark.parametrize("scheme", REGISTRY)
 def test_an_engine_declares_what_it_is_registered_with(scheme: str) -> None:
-    declared = engines.connect(f"{scheme}://").capabilities
+    declared = engines.connect(REGISTRY[scheme].example, "tenure").capabilities
     assert declared == REGISTRY[scheme].capabilities
 
 

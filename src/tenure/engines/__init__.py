@@ -12,8 +12,16 @@ if TYPE_CHECKING:
     from tenure.ports import Mailbox, QueueStore, Runtime
     from tenure.runtimes.aio import AioRuntime
 
-ENGINES: Final = {"memory": "tenure.engines.memory", "sqlite": "tenure.engines.sqlite"}
-"""URL scheme to module. Each module has `connect(url) -> Engine`, which checks the URL and touches nothing."""
+ENGINES: Final = {
+    "memory": "tenure.engines.memory",
+    "sqlite": "tenure.engines.sqlite",
+    "redis": "tenure.engines.redis",
+    "rediss": "tenure.engines.redis",
+    "redis+unix": "tenure.engines.redis",
+    "redis+sentinel": "tenure.engines.redis",
+    "rediss+sentinel": "tenure.engines.redis",
+}
+"""URL scheme to module. Each has `connect(url, namespace) -> Engine`, which checks the URL and touches nothing."""
 
 
 class Engine(abc.ABC):
@@ -73,8 +81,8 @@ class Engine(abc.ABC):
         """Let go of everything; the sessions were ended before."""
 
 
-def connect(url: str) -> Engine:
-    """Make the engine that a URL names; no I/O.
+def connect(url: str, namespace: str) -> Engine:
+    """Make the engine that a URL names, for the names of one namespace; no I/O.
 
     Raises:
         UsageError: the URL is wrong; nothing was touched.
@@ -86,5 +94,5 @@ def connect(url: str) -> Engine:
         # Only the scheme is named: the rest of a URL may hold a password.
         shown = scheme if "://" in url else "no scheme at all"
         raise UsageError(f"url: unknown engine ({shown!r}); this release knows {known}")
-    engine: Engine = import_module(module).connect(url)
+    engine: Engine = import_module(module).connect(url, namespace)
     return engine

@@ -298,7 +298,7 @@ class MemoryEngine(Engine):
 _hubs: dict[str, MemoryHub] = {}
 
 
-def connect(url: str) -> Engine:
+def connect(url: str, namespace: str) -> Engine:  # noqa: ARG001 - its names carry the namespace
     """Make the engine of a `memory://` URL."""
     name = url.removeprefix("memory://")
     if not re.fullmatch(r"[A-Za-z0-9_.-]{0,64}", name):

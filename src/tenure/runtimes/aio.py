@@ -7,18 +7,22 @@ whoever waits.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tenure.runtimes import native
 
 if TYPE_CHECKING:
-    import asyncio
+    import selectors
     from contextlib import AbstractContextManager
 
     from tenure.model import Instant
     from tenure.ports import Signal
+
+POLL_S: Final = 0.05
+"""Seconds between looks where the loop cannot watch a selector."""
 
 
 class LoopSignal:
@@ -94,3 +98,32 @@ class AioRuntime:
     def mutex(self) -> AbstractContextManager[object]:
         """A lock for decisions, shared with the keeper's thread; nobody awaits under it."""
         return native.mutex()
+
+
+async def readable(selector: selectors.BaseSelector, seconds: float | None) -> None:
+    """Wait until something can be heard, or for so many seconds.
+
+    The loop watches one descriptor, that of the selector itself, and only meanwhile: registered for good, it would
+    turn the loop in circles whenever a message lies there that nobody takes.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    fd: int = getattr(selector, "fileno", lambda: -1)()
+    if fd < 0:
+        # No epoll or kqueue (patched away): poll.
+        seconds = POLL_S if seconds is None else min(seconds, POLL_S)
+    else:
+        loop.add_reader(fd, _finish, future)
+    timer = None if seconds is None else loop.call_later(seconds, _finish, future)
+    try:
+        await future
+    finally:
+        if timer is not None:
+            timer.cancel()
+        if fd >= 0:
+            loop.remove_reader(fd)
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

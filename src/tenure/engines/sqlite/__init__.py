@@ -119,6 +119,6 @@ class SqliteEngine(Engine):
         self._closing.close()
 
 
-def connect(url: str) -> Engine:
+def connect(url: str, namespace: str) -> Engine:  # noqa: ARG001 - its names carry the namespace
     """Make the engine of a `sqlite://` URL; no I/O."""
     return SqliteEngine(sqlite_url.parse(url))

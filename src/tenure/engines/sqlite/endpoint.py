@@ -27,23 +27,20 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from tenure.engines.mail import encode
 from tenure.errors import StoreUnavailable, UsageError
-from tenure.ports import Message
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
     from tenure.engines.sqlite.files import Home
+    from tenure.ports import Message
 
 PRESENCE: Final = ".presence"
 MAIL: Final = ".mail"
 PULSE: Final = ".pulse"
 
-PAYLOAD_MAX: Final = 200
-"""Bytes of a message. Senders keep to it; a longer datagram is cut off and then not understood."""
-
 _ADDRESS: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_WIRE: Final = b"1"
 _BACKLOG: Final = 128
 _KEPT_MAX: Final = 256
 _PATHS_MAX: Final = 1024
@@ -349,25 +346,6 @@ def send(home: Home, address: str, payload: bytes, sock: _socket.socket) -> bool
 
 def _mail_path(home: Home, address: str) -> str | None:
     return home.reach(address + MAIL) if _ADDRESS.fullmatch(address) else None
-
-
-def encode(message: Message) -> bytes:
-    """Write a message as text: version, session, claim, number, floor. Fields may be added at the end."""
-    return b"%b %b %d %d %d" % (_WIRE, message.session.encode(), message.claim, message.number, message.floor)
-
-
-def decode(payload: bytes) -> Message | None:
-    """Read a message; None if it is not one of this version, which still is a hint to look."""
-    parts = payload.split(b" ")
-    if len(payload) > PAYLOAD_MAX or len(parts) < 5 or parts[0] != _WIRE:
-        return None
-    try:
-        session = parts[1].decode("ascii")
-    except UnicodeDecodeError:
-        return None
-    if not session or not all(part.isdigit() for part in parts[2:5]):
-        return None
-    return Message(session, int(parts[2]), int(parts[3]), int(parts[4]))
 
 
 _endpoints: weakref.WeakSet[Endpoint] = weakref.WeakSet()

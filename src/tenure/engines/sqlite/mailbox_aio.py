@@ -10,15 +10,13 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from tenure.engines.sqlite.mailbox_blocking import Ears
+from tenure.runtimes.aio import readable
 
 if TYPE_CHECKING:
-    import selectors
-
     from tenure.model import Instant
     from tenure.ports import Message
 
 _SLICE_S: Final = 1.0
-_POLL_S: Final = 0.05
 
 
 class AioMailbox(Ears):
@@ -43,36 +41,7 @@ class AioMailbox(Ears):
                     left = min(until - self._now(), _SLICE_S)
                     if left <= 0:
                         break
-                await _readable(selector, left)
+                await readable(selector, left)
         finally:
             self._leave(reader)
         return self._taken()
-
-
-async def _readable(selector: selectors.BaseSelector, seconds: float | None) -> None:
-    """Wait until something can be heard, or for so many seconds.
-
-    The loop watches one descriptor, that of the selector itself, and only meanwhile: registered for good, it would
-    turn the loop in circles whenever a message lies there that nobody takes.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-    fd: int = getattr(selector, "fileno", lambda: -1)()
-    if fd < 0:
-        # No epoll or kqueue (patched away): poll.
-        seconds = _POLL_S if seconds is None else min(seconds, _POLL_S)
-    else:
-        loop.add_reader(fd, _finish, future)
-    timer = None if seconds is None else loop.call_later(seconds, _finish, future)
-    try:
-        await future
-    finally:
-        if timer is not None:
-            timer.cancel()
-        if fd >= 0:
-            loop.remove_reader(fd)
-
-
-def _finish(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -17,7 +17,8 @@ from contextlib import suppress
 from itertools import repeat
 from typing import TYPE_CHECKING, Final, cast
 
-from tenure.engines.sqlite.endpoint import PAYLOAD_MAX, Silence, connect, decode
+from tenure.engines.mail import PAYLOAD_MAX, decode
+from tenure.engines.sqlite.endpoint import Silence, connect
 from tenure.errors import UsageError
 from tenure.model import Instant
 from tenure.runtimes import native

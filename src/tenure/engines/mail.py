@@ -1,0 +1,34 @@
+"""A message as text, as it lies in a mailbox of any engine.
+
+Promises: what is not understood, or was cut off, is never taken for a grant.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tenure.ports import Message
+
+PAYLOAD_MAX: Final = 200
+"""Bytes of a message. Senders keep to it; a longer one is not understood."""
+
+_WIRE: Final = b"1"
+
+
+def encode(message: Message) -> bytes:
+    """Write a message as text: version, session, claim, number, floor. Fields may be added at the end."""
+    return b"%b %b %d %d %d" % (_WIRE, message.session.encode(), message.claim, message.number, message.floor)
+
+
+def decode(payload: bytes) -> Message | None:
+    """Read a message; None if it is not one of this version, which still is a hint to look."""
+    parts = payload.split(b" ")
+    if len(payload) > PAYLOAD_MAX or len(parts) < 5 or parts[0] != _WIRE:
+        return None
+    try:
+        session = parts[1].decode("ascii")
+    except UnicodeDecodeError:
+        return None
+    if not session or not all(part.isdigit() for part in parts[2:5]):
+        return None
+    return Message(session, int(parts[2]), int(parts[3]), int(parts[4]))

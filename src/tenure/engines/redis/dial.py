@@ -1,0 +1,493 @@
+"""Connections to the one server that matters: one socket each, no pool, no retries, no health checks.
+
+Promises: `dial` ends within its timeout in a connection that has logged in, or in an error that says what is known and
+shows no password; behind sentinels, with a server that called itself the master a moment ago.
+Does not promise: that looking up a host's name ends in time (the C library has its own limits); that the master stays
+one. After READONLY or a lost connection, call `forget` and dial anew.
+"""
+
+from __future__ import annotations
+
+import abc
+import os
+import re
+import ssl
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+from tenure.engines.redis.url import CLUSTER, SENTINEL, UNIX, Address
+from tenure.errors import IncompatibleStore, OutcomeUnknown, SetupError, StoreUnavailable, UnsafeSetup, UsageError
+
+try:
+    from redis import connection as redis_connection
+    from redis import exceptions
+except ImportError as missing:
+    raise UsageError("url: Redis needs redis-py 8 or later: pip install 'tenure[redis]'") from missing
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping, Sequence
+
+    from tenure.engines.redis.url import Credentials, RedisUrl
+    from tenure.errors import TenureError
+    from tenure.model import Seconds
+
+CLIENT_NAME: Final = "tenure"
+"""How CLIENT LIST shows our connections."""
+
+_TCP: Final = "Connection"
+_TLS: Final = "SSLConnection"
+_UNIX: Final = "UnixDomainSocketConnection"
+
+_CLIENT_OPTIONS: Final = frozenset(
+    {"username", "password", "credential_provider", "protocol", "socket_keepalive_options", "socket_type"}
+)
+_TLS_OPTIONS: Final = frozenset(
+    {
+        "ssl_keyfile", "ssl_certfile", "ssl_password", "ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path",
+        "ssl_check_hostname", "ssl_min_version", "ssl_ciphers", "ssl_include_verify_flags", "ssl_exclude_verify_flags",
+    }
+)  # fmt: skip
+_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_SECRETS: Final = ("password", "ssl_password")
+
+
+# -- connections ----------------------------------------------------------------------------------------------------
+
+
+class Link(Protocol):
+    """What is used of redis-py's connection once it is made: it owns the socket."""
+
+    @property
+    def socket(self) -> socket.socket:
+        """Connected, logged in, with nothing left unread; its timeout is any."""
+        ...
+
+    def disconnect(self) -> None:
+        """Close the socket, in a forked child without a word to the server; harmless if it is closed."""
+        ...
+
+
+class _Timed:
+    """Mixed into redis-py's connections: all the steps of connecting end at one instant.
+
+    redis-py gives every address, the TLS handshake and each reply of the login a full timeout of its own.
+    """
+
+    until: float = 0.0
+
+    @property
+    def socket_timeout(self) -> Seconds | None:
+        return max(0.001, self.until - time.monotonic())
+
+    @socket_timeout.setter
+    def socket_timeout(self, value: Seconds | None) -> None:
+        """redis-py's constructors want to set it."""
+
+    socket_connect_timeout = socket_timeout
+
+    def ask(self, *words: str) -> Any:
+        """Send one command and read its reply."""
+        self.send_command(*words)
+        return cast("Any", self).read_response()
+
+    def send_command(self, *args: Any, **kwargs: Any) -> None:
+        """Send a command; redis-py's login goes through here too."""
+        cast("Any", self).update_current_socket_timeout(self.socket_timeout)
+        cast("Any", super()).send_command(*args, **kwargs)
+
+    def introduce(self) -> None:
+        """Log in and give a name."""
+        cast("Any", self).on_connect()
+        # The name is a courtesy to whoever reads CLIENT LIST; this user may lack the right to give it.
+        with suppress(exceptions.ResponseError):
+            self.ask("CLIENT", "SETNAME", CLIENT_NAME)
+
+    @property
+    def socket(self) -> socket.socket:
+        # redis-py has no public way to its socket; its subclasses have this one.
+        found: socket.socket | None = cast("Any", self)._get_socket()  # noqa: SLF001
+        if found is None:
+            raise exceptions.ConnectionError("the connection is closed")
+        return found
+
+
+class _Tcp(_Timed, redis_connection.Connection):
+    """A TCP connection."""
+
+
+class _Tls(_Timed, redis_connection.SSLConnection):
+    """A TLS connection."""
+
+
+class _Unix(_Timed, redis_connection.UnixDomainSocketConnection):
+    """A connection through a Unix socket."""
+
+
+class Access:
+    """Who connects, and how guarded: the same for every server of a kind. Immutable; shared by threads."""
+
+    __slots__ = ("_db", "_options", "_tls")
+
+    def __init__(self, options: Mapping[str, Any], *, db: int = 0, tls: bool = False) -> None:
+        self._options = {name: value for name, value in options.items() if value is not None}
+        self._db = db
+        self._tls = tls
+
+    def node(self, host: str, port: int) -> Dialer:
+        """A dialer of this server, with the same login and guard."""
+        return Standalone(self, Address(host, port))
+
+    def shown(self, where: Address | str) -> str:
+        """A server for people to read."""
+        if isinstance(where, str):
+            return f"redis+unix://{where}?db={self._db}"
+        return f"{'rediss' if self._tls else 'redis'}://{where}/{self._db}"
+
+    def open(self, where: Address | str, until: float) -> Any:
+        """Connect and log in.
+
+        Args:
+            where: an address, or the path of a Unix socket.
+            until: give up at this reading of the monotonic clock.
+
+        Raises:
+            StoreUnavailable, UnsafeSetup, IncompatibleStore: nothing was asked.
+        """
+        shown = self.shown(where)
+        for name in _FILES if self._tls else ():
+            path = self._options.get(name)
+            if path is not None and not os.access(path, os.R_OK):
+                raise UnsafeSetup(f"{shown}: the file for TLS {path!r} ({name}) cannot be read")
+        try:
+            connection = self._made(where)
+            connection.until = until
+            try:
+                connection.connect()
+            except BaseException:
+                connection.disconnect()  # redis-py lets go after its own errors only
+                raise
+        except Exception as error:
+            self._redact(error)
+            raise explain(error, sent=False, at=shown) from error
+        return connection
+
+    def _made(self, where: Address | str) -> Any:
+        # No driver_info: it costs two requests, to tell the server which library this is.
+        more: dict[str, Any] = {"db": self._db, "driver_info": None, "redis_connect_func": _Timed.introduce}
+        if isinstance(where, str):
+            return cast("Any", _Unix)(path=where, **self._options, **more)
+        return cast("Any", _Tls if self._tls else _Tcp)(host=where.host, port=where.port, **self._options, **more)
+
+    def _redact(self, error: BaseException | None) -> None:
+        """Strike secrets out of an error and its causes: a server may repeat what it did not understand."""
+        secrets = [str(self._options[name]) for name in _SECRETS if self._options.get(name)]
+        while error is not None:
+            text = str(error)
+            if any(secret in text for secret in secrets):
+                for secret in secrets:
+                    text = text.replace(secret, "***")
+                error.args = (text,)
+            error = error.__cause__ or error.__context__
+
+
+# -- dialers --------------------------------------------------------------------------------------------------------
+
+
+class Dialer(abc.ABC):
+    """Makes connections to the server that holds the locks. Shared by threads."""
+
+    shown: str
+    """Where it connects to, for people; no secrets."""
+
+    @abc.abstractmethod
+    def dial(self, timeout: Seconds) -> Link:
+        """Connect and log in, in the calling thread.
+
+        Raises:
+            StoreUnavailable, UnsafeSetup, IncompatibleStore: nothing was asked.
+        """
+
+    @abc.abstractmethod
+    def forget(self) -> None:
+        """A connection was lost, or its server is no master: the next dial looks for the server anew."""
+
+
+class Standalone(Dialer):
+    """One server at one address."""
+
+    def __init__(self, access: Access, where: Address | str) -> None:
+        self._access = access
+        self._where = where
+        self.shown = access.shown(where)
+
+    def dial(self, timeout: Seconds) -> Link:
+        found: Link = self._access.open(self._where, time.monotonic() + timeout)
+        return found
+
+    def forget(self) -> None:
+        pass  # the address is what the user gave; its name is looked up at each dial
+
+
+class Watched(Dialer):
+    """The master of a service that sentinels watch.
+
+    Source: "Guidelines for Redis clients with support for Redis Sentinel", redis.io: ask the sentinels in turn,
+    connect, check with ROLE, and ask again at every reconnection.
+    """
+
+    def __init__(self, access: Access, sentinels: Sequence[Address], service: str, sentinel_access: Access) -> None:
+        self._access = access
+        self._service = service
+        self._sentinel_access = sentinel_access
+        # Threads may replace these two at the same time; each value is whole, and any of them will do.
+        self._sentinels = tuple(sentinels)
+        self._master: Address | None = None
+        self.shown = f"master {service!r} of {', '.join(map(str, sentinels))}"
+
+    def forget(self) -> None:
+        self._master = None
+
+    def dial(self, timeout: Seconds) -> Link:
+        until = time.monotonic() + timeout
+        sentinels, known = self._sentinels, self._master
+        if known is not None:
+            try:
+                return self._connect(known, _share(until, len(sentinels) + 1))
+            except (StoreUnavailable, SetupError):
+                self.forget()
+        problems: list[TenureError] = []
+        tried: set[Address] = set()
+        for place, sentinel in enumerate(sentinels):
+            # A sentinel that is silent, or that names a dead master, leaves the others their part of the time.
+            share = _share(until, len(sentinels) - place)
+            try:
+                master = self._ask(sentinel, share)
+                if master in tried:
+                    continue
+                tried.add(master)
+                connection = self._connect(master, share)
+            except (StoreUnavailable, SetupError) as error:
+                problems.append(error)
+                continue
+            self._master = master
+            self._sentinels = (sentinel, *(other for other in sentinels if other != sentinel))
+            return connection
+        text = f"no {self.shown} was found: {'; '.join(map(str, problems))}"
+        never = all(isinstance(error, SetupError) for error in problems)
+        raise (UnsafeSetup if never else StoreUnavailable)(text) from problems[0]
+
+    def _ask(self, sentinel: Address, until: float) -> Address:
+        """The master, as one sentinel knows it."""
+        connection = self._sentinel_access.open(sentinel, until)
+        try:
+            answer = connection.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
+        except (exceptions.RedisError, OSError) as error:
+            raise explain(error, sent=False, at=f"sentinel {sentinel}") from error
+        finally:
+            connection.disconnect()
+        if answer is None:
+            raise UnsafeSetup(f"sentinel {sentinel} knows no service {self._service!r}")
+        host, port = answer
+        return Address(host.decode(), int(port))
+
+    def _connect(self, master: Address, until: float) -> Link:
+        """Connect to a server that says of itself that it is a master."""
+        connection = self._access.open(master, until)
+        shown = self._access.shown(master)
+        try:
+            role = connection.ask("ROLE")[0]
+            if role != b"master":
+                raise StoreUnavailable(f"{shown} is no master (any more); a fail-over may be under way")
+        except exceptions.NoPermissionError:
+            pass  # this user may not ask; READONLY will tell
+        except BaseException as error:
+            connection.disconnect()
+            if isinstance(error, exceptions.RedisError | OSError):
+                raise explain(error, sent=False, at=shown) from error
+            raise
+        found: Link = connection
+        return found
+
+
+def _share(until: float, among: int) -> float:
+    now = time.monotonic()
+    return now + (until - now) / among
+
+
+def access(url: RedisUrl) -> Access:
+    """The login and the guard that a URL gives for the servers that hold the locks; no I/O."""
+    return Access(_options(url, url.login), db=url.db, tls=url.tls is not None)
+
+
+def dialer(url: RedisUrl) -> Dialer:
+    """The dialer of a URL's server; no I/O.
+
+    Raises:
+        ValueError: a cluster has no one server; use `access(url).node(host, port)`.
+    """
+    if url.kind == CLUSTER:
+        raise ValueError("a cluster has no one server")
+    if url.kind == UNIX:
+        return Standalone(access(url), cast("str", url.path))
+    if url.kind == SENTINEL:
+        sentinel_access = Access(_options(url, url.sentinel_login), tls=url.tls is not None)
+        return Watched(access(url), url.hosts, cast("str", url.service), sentinel_access)
+    return Standalone(access(url), url.hosts[0])
+
+
+def _options(url: RedisUrl, login: Credentials) -> dict[str, Any]:
+    options: dict[str, Any] = {"username": login.username, "password": login.password, "protocol": url.protocol}
+    if url.tls is not None:
+        options |= {
+            "ssl_ca_certs": url.tls.ca,
+            "ssl_certfile": url.tls.cert,
+            "ssl_keyfile": url.tls.key,
+            "ssl_cert_reqs": "required" if url.tls.verify else "none",
+            "ssl_check_hostname": url.tls.verify,
+        }
+    return options
+
+
+# -- a client that the user has -------------------------------------------------------------------------------------
+
+
+def from_client(client: Any) -> Dialer:
+    """The dialer of the server that a client of redis-py or valkey-py talks to, blocking or asyncio; no I/O.
+
+    Its settings are copied; its connections are never used. Timeouts, retries, decoding and the cache stay its own.
+
+    Raises:
+        UsageError: it is no such client, or it connects in a way that cannot be copied.
+    """
+    pool = getattr(client, "connection_pool", None)
+    if pool is None:
+        if "Cluster" in type(client).__name__:
+            raise UsageError("client: a cluster's client is not understood yet; give a redis+cluster:// URL")
+        raise UsageError(f"client: a Redis client of redis-py or valkey-py is needed, not {type(client).__name__}")
+    sentinels = getattr(pool, "sentinel_manager", None)
+    if sentinels is None:
+        found, where = _copied(pool)
+        return Standalone(found, where)
+    if not pool.is_master:
+        raise UsageError("client: it talks to replicas; give one that sentinel.master_for() made")
+    found, _ = _copied(pool)
+    copies = [_copied(sentinel.connection_pool) for sentinel in sentinels.sentinels]
+    addresses = [where for _, where in copies if isinstance(where, Address)]
+    if not addresses:
+        raise UsageError("client: its sentinels have no addresses")
+    return Watched(found, addresses, pool.service_name, copies[0][0])
+
+
+def _copied(pool: Any) -> tuple[Access, Address | str]:
+    """A pool's login and address."""
+    cls, settings = pool.connection_class, pool.connection_kwargs
+    kinds = [base.__name__ for base in cls.__mro__ if base.__name__ in (_UNIX, _TLS, _TCP)]
+    # A class of another library may connect in ways that its arguments do not show.
+    if cls.__module__.partition(".")[0] not in ("redis", "valkey") or not kinds:
+        raise UsageError(f"client: connections of the class {cls.__qualname__} cannot be copied; give a URL")
+    tls = kinds[0] == _TLS
+    lost = [
+        name
+        for name, value in settings.items()
+        if value and (name == "redis_connect_func" or (tls and name.startswith("ssl_") and name not in _TLS_OPTIONS))
+    ]
+    if lost:
+        raise UsageError(f"client: its settings {', '.join(lost)} cannot be copied; give a URL")
+    wanted = _CLIENT_OPTIONS | _TLS_OPTIONS if tls else _CLIENT_OPTIONS
+    if kinds[0] == _UNIX:
+        wanted -= {"socket_keepalive_options", "socket_type"}
+    options = {name: value for name, value in settings.items() if name in wanted}
+    if options.get("protocol") is None:
+        options["protocol"] = 2
+    found = Access(options, db=int(settings.get("db") or 0), tls=tls)
+    if kinds[0] == _UNIX:
+        return found, str(settings["path"])
+    return found, Address(str(settings.get("host") or "localhost"), int(settings.get("port") or 6379))
+
+
+# -- what an error means --------------------------------------------------------------------------------------------
+
+_LATER: Final = frozenset(
+    {
+        "LOADING", "MASTERDOWN", "READONLY", "BUSY", "OOM", "MISCONF", "NOREPLICAS", "NOSCRIPT", "ASK", "TRYAGAIN",
+        "CLUSTERDOWN",
+    }
+)  # fmt: skip
+_NEVER: Final = frozenset({"WRONGPASS", "NOAUTH", "NOPERM", "NOPROTO", "MOVED", "CROSSSLOT"})
+_NOT_BEGUN: Final = ("max number of clients reached", "Script killed by user")
+_AT_THE_FIRST_WRITE: Final = frozenset({"OOM", "MISCONF", "READONLY", "NOREPLICAS"})
+_CODE: Final = re.compile(r"[A-Z]{2,}(?= |$)")
+_HINTS: Final = {
+    "MOVED": "this server is a node of a cluster; use redis+cluster://",
+    "CROSSSLOT": "this server is a node of a cluster; use redis+cluster://",
+    "READONLY": "this server is no master (any more)",
+    "WRONGPASS": "the user's name or password is wrong",
+    "NOAUTH": "the server wants a password, and the URL has none",
+}
+
+
+def explain(error: BaseException, *, sent: bool = True, at: str = "") -> TenureError:
+    """Say what an error of redis-py leaves known about a request.
+
+    | what came | the request | raised |
+    |---|---|---|
+    | no connection, or a lost one, or no reply in time, before anything was sent | had no effect | StoreUnavailable |
+    | the same after it was sent | perhaps had its effect | OutcomeUnknown |
+    | LOADING, MASTERDOWN, BUSY, NOSCRIPT, max number of clients: not begun | had no effect | StoreUnavailable |
+    | ASK, TRYAGAIN, CLUSTERDOWN: a cluster on the move, not begun | had no effect | StoreUnavailable |
+    | READONLY, OOM, MISCONF, NOREPLICAS, also from within a script | had no effect | StoreUnavailable |
+    | a script killed by SCRIPT KILL, which only kills what wrote nothing | had no effect | StoreUnavailable |
+    | WRONGPASS, NOAUTH, NOPERM, an unknown command, an untrusted certificate | never will have | UnsafeSetup |
+    | MOVED, CROSSSLOT: it is a cluster; only a cluster's client can know better | never will have | UnsafeSetup |
+    | not Redis's protocol, when connecting | never will have | IncompatibleStore |
+    | any other error of a script: earlier writes stand | perhaps had part of it | OutcomeUnknown |
+    | not Redis's protocol, or an unknown error | perhaps had its effect | OutcomeUnknown |
+
+    READONLY, OOM, MISCONF and NOREPLICAS come at a script's first write command or not at all: once one has run, the
+    server lets the script finish (`SCRIPT_WRITE_DIRTY` in script.c; seen on 7.0.15). A command that a user may not run
+    is different: the script ends there, and what it wrote before stands (ERR "The user executing the script can't").
+
+    Args:
+        error: what redis-py raised, an `OSError`, or a server's error whose text begins with its code.
+        sent: the request was, or may have been, sent.
+        at: the server, for people.
+    """
+    code, text = _reply(error)
+    hint = _HINTS.get(code, "")
+    message = ": ".join(part for part in (at, hint, text) if part)
+    in_script = "@user_script" in text or "Error running script" in text
+    if (code in _LATER and (not in_script or code in _AT_THE_FIRST_WRITE)) or any(
+        phrase in text for phrase in _NOT_BEGUN
+    ):
+        return StoreUnavailable(message)
+    if not in_script and (code in _NEVER or text.startswith("ERR unknown command")):
+        return UnsafeSetup(message)
+    if isinstance(error, exceptions.AuthenticationError) or _is_untrusted(error):
+        return UnsafeSetup(message)
+    if code and isinstance(error, exceptions.ConnectionError):
+        return StoreUnavailable(message)  # an answer instead of the service, such as "max number of clients reached"
+    if sent:
+        return OutcomeUnknown(message)
+    if isinstance(error, exceptions.InvalidResponse):
+        return IncompatibleStore(f"{at}: this is no Redis server: {text}" if at else text)
+    return UnsafeSetup(message) if code else StoreUnavailable(message)
+
+
+def _reply(error: BaseException) -> tuple[str, str]:
+    """The code that a server's error begins with, "" for other errors; and the whole text."""
+    text = str(error) or type(error).__name__
+    code: str | None = getattr(error, "status_code", None)
+    if code is not None:
+        return code, f"{code} {text}"  # redis-py cut it off
+    found = _CODE.match(text)
+    return (found[0] if found else ""), text
+
+
+def _is_untrusted(error: BaseException) -> bool:
+    """redis-py makes a ConnectionError of it, as if trying again could help."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None

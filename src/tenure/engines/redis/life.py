@@ -1,0 +1,59 @@
+"""The life of the store: what changes when a server may have lost data (rule A2).
+
+Promises: `value` differs from what it was before as soon as any connection of this client has seen another server
+process, another replication history, an eviction, or another genesis record.
+Does not promise that data was lost: a client that sees another life looks its claims up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from tenure.engines.redis.scripts import bulk, command
+from tenure.runtimes import native
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_SECTIONS: Final = ("server", "replication", "stats")
+_FIELDS: Final = (b"run_id", b"master_replid", b"evicted_keys")
+
+QUESTIONS: Final = len(_SECTIONS)
+ASK: Final = b"".join(command(bulk(b"INFO"), 1, section) for section in _SECTIONS)
+"""As many commands as `QUESTIONS`: before Redis 7, INFO takes one section at a time."""
+
+
+class Life:
+    """What one client has seen of the store, over all its connections."""
+
+    def __init__(self) -> None:
+        self.id = ""
+        """The random id of the genesis record; empty until it was read."""
+        self._facts: tuple[bytes, ...] | None = None
+        self._changes = 0
+        self._mutex = native.mutex()
+
+    @property
+    def value(self) -> str:
+        """Names this life."""
+        return f"{self.id}:{self._changes}"
+
+    def adopt(self, store_id: str) -> None:
+        """The genesis record has this id."""
+        self.id = store_id
+
+    def note(self, answers: Sequence[Any]) -> None:
+        """Take note of the answers to `ASK`; an error in the place of one (INFO is forbidden to this user) says nothing."""
+        facts = tuple(_field(answers, field) for field in _FIELDS)
+        with self._mutex:
+            if self._facts is not None and facts != self._facts:
+                self._changes += 1
+            self._facts = facts
+
+
+def _field(answers: Sequence[Any], field: bytes) -> bytes:
+    mark = b"\r\n" + field + b":"
+    for answer in answers:
+        if isinstance(answer, bytes) and mark in answer:
+            return answer.partition(mark)[2].partition(b"\r\n")[0]
+    return b""

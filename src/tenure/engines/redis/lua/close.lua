@@ -1,0 +1,39 @@
+-- Remove claims, each telling its successors.
+--
+-- ARGV[3..] for each: session, claim, name, number (0 if unknown), tombstone, clean (1 or 0), ttl of a tombstone whose
+--          session is not found
+--
+-- Replies: {"closed", for each "1" if it was there, else "0"}
+
+local reply = {'closed'}
+
+local function close(session, id, name, number, tombstone, clean, ttl)
+  if tombstone == '1' then
+    if call('EXISTS', TAG .. 's:' .. session) == 0 then
+      -- The opening request itself may still arrive: an ended record refuses it as long as it could live.
+      call('HSET', TAG .. 's:' .. session, 'until', '0', 'ended', '1', 'stolen', '0', 'address', '')
+      extend(session, tonumber(ttl))
+    end
+    bury(session, id)
+  end
+  local row = find(session, id, name, number)
+  if not row or row.freed > 0 then return '0' end
+  if clean == '1' or row.delay == 0 or row.floor == '0' then
+    leave(row)
+    settle(name, tonumber(row.number))
+    return '1'
+  end
+  -- Unclean: it blocks until its lock_delay is over (B10). The first waiter counts on another time, and looks again.
+  row.freed = NOW + row.delay
+  rewrite(row)
+  local prefix = holders(name)
+  local first = prefix[1] and after(name, prefix[#prefix].number)
+  if first then hint(first) end
+  return '1'
+end
+
+for i = 3, #ARGV, 7 do
+  reply[#reply + 1] =
+    close(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6])
+end
+return reply

@@ -1,0 +1,26 @@
+-- Extend a session and sweep a little, unless it is over (A3).
+--
+-- ARGV[3] session   ARGV[4] ttl   ARGV[5] 1: list the grants that were told and perhaps not yet taken (B4)
+--
+-- Replies: {"over"} | {"lives", stolen, then for each grant: claim, number, floor}
+
+local session = ARGV[3]
+local record = call('HMGET', TAG .. 's:' .. session, 'until', 'ended', 'stolen')
+if not record[1] or record[2] ~= '0' or tonumber(record[1]) <= NOW then return {'over'} end
+extend(session, tonumber(ARGV[4]))
+sweep(SWEEP)
+local reply = {'lives', record[3]}
+if ARGV[5] == '1' then
+  -- The newest first: what waits was asked for last.
+  local own = call('ZREVRANGE', TAG .. 'o:' .. session, 0, SWEEP - 1, 'WITHSCORES')
+  for i = 1, #own, 2 do
+    local number, name = string.match(own[i], '^(%d+) (.*)$')
+    local row = find(session, own[i + 1], name, number)
+    if row and row.floor ~= '0' and row.freed == 0 then
+      reply[#reply + 1] = row.id
+      reply[#reply + 1] = row.number
+      reply[#reply + 1] = row.floor
+    end
+  end
+end
+return reply

@@ -1,0 +1,113 @@
+"""A connection once redis-py has made it: bytes out, replies in, in order; what both transports and mailboxes share.
+
+redis-py connects, logs in and guards; from there its socket is driven here, for its own request path costs more than
+the request. The connection object is kept, since it owns the socket.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import hiredis
+from redis.exceptions import ResponseError
+
+if TYPE_CHECKING:
+    import socket
+
+    from tenure.engines.redis.dial import Link
+    from tenure.model import Seconds
+
+_CHUNK: Final = 65_536
+_NOTHING: Final = object()
+_WAITS: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Cut(OSError):
+    """The server has closed the connection, or talks another protocol; what was asked for may have been done."""
+
+
+class Pipe:
+    """One connection, for one user at a time."""
+
+    __slots__ = ("_connection", "_reader", "_socket")
+
+    def __init__(self, connection: Link) -> None:
+        self._connection = connection
+        self._socket: socket.socket = connection._get_socket()
+        self._reader = hiredis.Reader(protocolError=Cut, replyError=ResponseError, notEnoughData=_NOTHING)
+
+    def fileno(self) -> int:
+        """For waiting until there is something to `take`."""
+        return self._socket.fileno()
+
+    def exchange(self, payload: bytes, replies: int, timeout: Seconds) -> list[Any]:
+        """Send commands and wait for as many replies; an error of the server is one of them, not raised.
+
+        Raises:
+            OSError: the connection is of no use any more; also TimeoutError, after `timeout` seconds.
+        """
+        end = time.monotonic() + timeout
+        sock, gets = self._socket, self._reader.gets
+        sock.settimeout(timeout)
+        sock.sendall(payload)
+        answers: list[Any] = []
+        while True:
+            while (answer := gets()) is not _NOTHING:
+                answers.append(answer)
+                if len(answers) == replies:
+                    return answers
+            left = end - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            sock.settimeout(left)
+            self._feed(sock.recv(_CHUNK))
+
+    def unblock(self) -> None:
+        """From here on `send` and `take` are used, and neither waits."""
+        self._socket.setblocking(False)  # noqa: FBT003 - the standard library's own name for it
+
+    def send(self, payload: bytes) -> bytes:
+        """Send what the kernel takes now; the rest.
+
+        Raises:
+            OSError: the connection is of no use any more.
+        """
+        try:
+            return payload[self._socket.send(payload) :]
+        except _WAITS:
+            return payload
+
+    def take(self) -> list[Any]:
+        """The replies that have come, perhaps none.
+
+        Raises:
+            OSError: the connection is of no use any more, and nothing more can be taken.
+        """
+        sock, gets = self._socket, self._reader.gets
+        answers: list[Any] = []
+        try:
+            while True:
+                chunk = sock.recv(_CHUNK)
+                self._feed(chunk)
+                while (answer := gets()) is not _NOTHING:
+                    answers.append(answer)
+                # TLS keeps what it has decrypted, and no event would tell of that.
+                if len(chunk) < _CHUNK and not (isinstance(sock, ssl.SSLSocket) and sock.pending()):
+                    return answers
+        except _WAITS:
+            return answers
+        except OSError:
+            if not answers:
+                raise
+            return answers  # the next take meets the same error
+
+    def _feed(self, chunk: bytes) -> None:
+        if not chunk:
+            raise Cut("the server has closed the connection")
+        self._reader.feed(chunk)
+
+    def close(self) -> None:
+        """Close it. Never raises; may be repeated."""
+        self._connection.disconnect()

@@ -1,0 +1,64 @@
+"""The Lua scripts: read once, sent by their hash.
+
+Promises: a script's text never changes while the process runs; its hash is what the server calls it by (EVALSHA).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib import resources
+from typing import Final, NamedTuple
+
+STEPS: Final = (
+    "enter",
+    "look",
+    "close",
+    "heartbeat",
+    "standing",
+    "claims",
+    "end",
+    "steal",
+    "inspect",
+    "names",
+)
+"""The scripts that `queue.lua` is put in front of. `genesis` stands alone."""
+
+
+class Script(NamedTuple):
+    """A script and the commands that run it, as bytes of the wire up to its key.
+
+    Attributes:
+        by_hash: EVALSHA, which the server refuses with NOSCRIPT if it does not know the script.
+        by_text: EVAL, which also makes it known.
+    """
+
+    name: str
+    by_hash: bytes
+    by_text: bytes
+
+
+@cache
+def script(name: str) -> Script:
+    """A script by its file's name."""
+    text = _read("queue") + _read(name) if name in STEPS else _read(name)
+    digest = hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
+    return Script(name, bulk(b"EVALSHA") + bulk(digest) + bulk(b"1"), bulk(b"EVAL") + bulk(text) + bulk(b"1"))
+
+
+def bulk(value: bytes) -> bytes:
+    """One argument of a command."""
+    return b"$%d\r\n%b\r\n" % (len(value), value)
+
+
+def command(head: bytes, heads: int, *arguments: bytes | str | int) -> bytes:
+    """A whole command: `heads` arguments that are packed already, then the others."""
+    parts = [b"*%d\r\n" % (heads + len(arguments)), head]
+    for argument in arguments:
+        value = argument if isinstance(argument, bytes) else str(argument).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(value), value))
+    return b"".join(parts)
+
+
+def _read(name: str) -> bytes:
+    return resources.files("tenure.engines.redis").joinpath("lua", f"{name}.lua").read_bytes()

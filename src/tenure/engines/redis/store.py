@@ -1,0 +1,253 @@
+"""The store's port over one Redis server: one script per step, written once for both transports.
+
+Promises: every step compares format and id of the genesis record before it touches anything (B12); a step refused by
+the server had no effect; one without an answer is `OutcomeUnknown`, never a guess.
+Does not promise durability: that is the server's configuration. What it lost is noticed at the next heartbeat (A2).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from redis.exceptions import ResponseError
+
+from tenure.engines.redis.dial import explain
+from tenure.engines.redis.life import ASK, QUESTIONS
+from tenure.engines.redis.scripts import command, script
+from tenure.errors import IncompatibleStore, StoreUnavailable, UnsafeSetup
+from tenure.model import Contender, Instant, Kind, Mode, Queue, UtcTime, holders
+from tenure.ports import Beat, ClaimRef, Message, Peer, Place, SessionFacts, Standing
+from tenure.runtimes import native
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tenure.engines.redis.life import Life
+    from tenure.model import Seconds
+    from tenure.ports import Closing, Entry
+
+FORMAT: Final = 1
+SPOKEN: Final = (1,)
+
+DAY_US: Final = 86_400_000_000
+
+ADOPT_MOST: Final = 3
+"""How often one step adopts a genesis record that has changed under it."""
+
+_KIND: Final = {Kind.EXCLUSIVE: "e", Kind.SHARED: "s", Kind.PERMITS: "p"}
+_KINDS: Final = {letter.encode(): kind for kind, letter in _KIND.items()}
+_STANDINGS: Final = {
+    b"holds": Standing.HOLDS,
+    b"waits": Standing.WAITS,
+    b"busy": Standing.BUSY,
+    b"gone": Standing.GONE,
+}
+
+
+class Wire(Protocol):
+    """A transport: requests go out, replies come in, in order."""
+
+    async def exchange(self, payload: bytes, replies: int, timeout: Seconds) -> list[Any]:
+        """Send commands in one write and read as many replies.
+
+        Returns:
+            The replies as bytes, integers, lists and None; an error of the server as a `ResponseError`, not raised.
+
+        Raises:
+            StoreUnavailable: nothing was sent.
+            OutcomeUnknown: something was, and not every reply came.
+        """
+        ...
+
+
+class RedisStore:
+    """As `ports.QueueStore`."""
+
+    def __init__(self, wire: Wire, namespace: str, life: Life, now: Callable[[], Instant]) -> None:
+        self._wire = wire
+        self._life = life
+        self._now = now
+        self._prefix = f"{namespace}:"
+        self._genesis = f"{{{namespace}:0}}:genesis".encode()
+
+    # -- the steps --------------------------------------------------------------------------------------------------
+
+    async def enter(self, entry: Entry, timeout: Seconds) -> Place:
+        card, mode = entry.session, entry.mode
+        sent = self._now()
+        reply = await self._step(
+            "enter",
+            timeout,
+            card.id,
+            int(entry.opening),
+            int(entry.extend),
+            _us(card.ttl),
+            entry.claim,
+            self._bare(entry.name),
+            _KIND[mode.kind],
+            mode.permits,
+            mode.limit,
+            _us(entry.delay),
+            int(entry.at_once),
+            int(entry.again),
+            entry.info,
+            *((card.address, card.client, card.host, card.pid) if entry.opening else ()),
+        )
+        if reply[0] == b"exhausted":
+            raise UnsafeSetup("the store has given its last number, 2^53 - 1; its clock was wrong. Nothing was entered")
+        return self._place(reply, sent, card.ttl)
+
+    async def look(self, ref: ClaimRef, timeout: Seconds) -> Place:
+        sent = self._now()
+        reply = await self._step("look", timeout, ref.session, ref.claim, self._bare(ref.name), ref.number)
+        return self._place(reply, sent, 0.0)
+
+    async def close(self, closings: Sequence[Closing], timeout: Seconds) -> list[bool]:
+        arguments: list[str | int] = []
+        for ref, tombstone, clean, _, ttl in closings:
+            arguments += (ref.session, ref.claim, self._bare(ref.name), ref.number)
+            arguments += (int(tombstone), int(clean), _us(ttl))
+        reply = await self._step("close", timeout, *arguments)
+        return [there == b"1" for there in reply[1:]]
+
+    async def heartbeat(self, session: str, ttl: Seconds, waiting: bool, timeout: Seconds) -> Beat:
+        # Asked in one go with the heartbeat: it proves the session, and only with the life of the store its claims.
+        reply, *facts = await self._script("heartbeat", timeout, session, _us(ttl), int(waiting), and_life=True)
+        self._life.note(facts)
+        if reply[0] == b"over":
+            return Beat(SessionFacts(ttl, self._life.value, 0), (), over=True)
+        granted = [Message(session, *map(int, grant)) for grant in _rows(reply[2:], 3)]
+        return Beat(SessionFacts(ttl, self._life.value, int(reply[1])), tuple(granted))
+
+    async def standing(self, refs: Sequence[ClaimRef], timeout: Seconds) -> list[bool]:
+        arguments: list[str | int] = []
+        for ref in refs:
+            arguments += (ref.session, ref.claim, self._bare(ref.name), ref.number)
+        reply = await self._step("standing", timeout, *arguments)
+        return [there == b"1" for there in reply[1:]]
+
+    async def claims(self, session: str, timeout: Seconds) -> list[ClaimRef]:
+        reply = await self._step("claims", timeout, session)
+        return [
+            ClaimRef(session, int(claim), self._prefix + name.decode(), int(number))
+            for claim, number, name in _rows(reply[1:], 3)
+        ]
+
+    async def end(self, session: str, timeout: Seconds) -> None:
+        await self._step("end", timeout, session)
+
+    async def inspect(self, name: str, timeout: Seconds) -> Queue:
+        reply = await self._step("inspect", timeout, self._bare(name))
+        queue = [_contender(row) for row in _rows(reply[1:], 8)]
+        held = len(holders(queue))
+        return Queue(name, tuple(c._replace(holds=True) for c in queue[:held]), tuple(queue[held:]))
+
+    async def names(self, prefix: str, timeout: Seconds) -> list[str]:
+        reply = await self._step("names", timeout, self._bare(prefix))
+        return sorted(self._prefix + name.decode() for name in reply[1:])
+
+    async def steal(self, name: str, number: int, timeout: Seconds) -> bool:
+        reply = await self._step("steal", timeout, self._bare(name), number)
+        return bool(reply[1] == b"1")
+
+    async def authority(self, timeout: Seconds) -> str:
+        await self._adopt(timeout)
+        return f"redis:{self._life.id}"
+
+    # -- one step ---------------------------------------------------------------------------------------------------
+
+    async def _step(self, name: str, timeout: Seconds, *arguments: str | int) -> list[Any]:
+        return (await self._script(name, timeout, *arguments))[0]
+
+    async def _script(
+        self, name: str, timeout: Seconds, *arguments: str | int, and_life: bool = False
+    ) -> list[list[Any]]:
+        """Run a script, in this life of the store; its reply, and the answers about that life if asked for."""
+        until = self._now() + timeout
+        for _ in range(ADOPT_MOST):
+            store_id = self._life.id
+            replies = await self._run(name, until, FORMAT, store_id, *arguments, and_life=and_life)
+            reply = replies[0]
+            if reply[0] != b"genesis":
+                return replies
+            # Nothing was touched. The store is new, or somebody else has made it anew: this is another life.
+            if store_id == self._life.id:
+                await self._adopt(until - self._now())
+        raise StoreUnavailable("the store was emptied several times during one request; nothing was changed")
+
+    async def _run(self, name: str, until: float, *arguments: str | int, and_life: bool = False) -> list[Any]:
+        wanted = script(name)
+        tail, replies = (ASK, 1 + QUESTIONS) if and_life else (b"", 1)
+        for head in (wanted.by_hash, wanted.by_text):
+            payload = command(head, 3, self._genesis, *arguments) + tail
+            answers = await self._wire.exchange(payload, replies, max(0.001, until - self._now()))
+            if not (isinstance(answers[0], ResponseError) and str(answers[0]).startswith("NOSCRIPT")):
+                break
+        if isinstance(answers[0], ResponseError):
+            raise explain(answers[0]) from answers[0]
+        return answers
+
+    async def _adopt(self, timeout: Seconds) -> None:
+        """Read the genesis record, making it if there is none, and go by it from now on."""
+        answers = await self._run("genesis", self._now() + timeout, FORMAT, native.new_id(), 1)
+        found, store_id, last, partitions, clock = answers[0]
+        if not found.isdigit() or int(found) not in SPOKEN:
+            raise IncompatibleStore(
+                f"the namespace {self._prefix[:-1]!r} of this server has format {_text(found)}, and this release "
+                f"speaks {SPOKEN}; use a newer release of tenure",
+                in_force=int(found) if found.isdigit() else None,
+                spoken=SPOKEN,
+            )
+        if partitions != b"1":
+            raise IncompatibleStore(
+                f"the namespace {self._prefix[:-1]!r} has {_text(partitions)} partitions, as a cluster has, and a single "
+                "server has one",
+                in_force=int(found),
+                spoken=SPOKEN,
+            )
+        ahead = int(last) - int(native.utc() * 1e6)
+        if ahead > DAY_US:
+            raise UnsafeSetup(
+                f"the largest token given is {ahead / DAY_US:.1f} days ahead of this host's clock (the server's is "
+                f"{(int(clock) / 1e6 - native.utc()):+.1f} s from it): one of them is wrong. Set the clock, or use "
+                "another namespace if its numbers came from a wrong one"
+            )
+        self._life.adopt(_text(store_id))
+
+    # -- replies ----------------------------------------------------------------------------------------------------
+
+    def _bare(self, name: str) -> str:
+        """A name without the namespace, which is part of every key."""
+        return name[len(self._prefix) :]
+
+    def _place(self, reply: list[bytes], sent: Instant, ttl: Seconds) -> Place:
+        standing = _STANDINGS[reply[0]]
+        if len(reply) == 1:
+            return Place(standing)
+        facts = SessionFacts(ttl, self._life.value, int(reply[3])) if reply[3] else None
+        peers = tuple(
+            Peer(_text(session), _text(address), Instant(sent + int(left) / 1e6))
+            for session, address, left in _rows(reply[5:], 3)
+        )
+        return Place(standing, int(reply[1]), int(reply[2]), peers, facts, int(reply[4]))
+
+
+def _us(seconds: Seconds) -> int:
+    return int(seconds * 1e6)
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _rows(flat: Sequence[bytes], width: int) -> Iterator[Sequence[bytes]]:
+    """A flat reply, cut into rows."""
+    return (flat[start : start + width] for start in range(0, len(flat), width))
+
+
+def _contender(row: Sequence[bytes]) -> Contender:
+    number, kind, permits, limit, client, host, pid, info = row
+    mode = Mode(_KINDS[kind], int(permits), int(limit))
+    # A number is the wall clock at which the claim entered, unless the clock has been set back since.
+    since = UtcTime(int(number) / 1e6)
+    return Contender(int(number), mode, False, _text(client), _text(host), int(pid), _text(info), since)

@@ -1,0 +1,123 @@
+"""Requests of calling threads: a connection each while it lasts, taken from a small stock; and their mailbox.
+
+Promises: an exchange that was interrupted, also by Ctrl-C, leaves no connection behind on which a late reply could be
+taken for another request's.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from tenure.engines.redis.mailbox import RedisMailbox
+from tenure.errors import OutcomeUnknown, StoreUnavailable
+
+if TYPE_CHECKING:
+    import selectors
+    from collections.abc import Callable, Sequence
+
+    from tenure.engines.redis.pipe import Pipe
+    from tenure.model import Seconds
+    from tenure.ports import Runtime
+
+CONNECTIONS_MOST: Final = 8
+"""Of one client, for its calling threads; more of them wait for each other."""
+
+
+class BlockingWire:
+    """As `store.Wire`."""
+
+    def __init__(self, open_pipe: Callable[[Seconds], Pipe], most: int = CONNECTIONS_MOST) -> None:
+        self._open = open_pipe
+        self._idle: deque[Pipe] = deque()
+        self._most = most
+        self._made = 0
+        # Under gevent's patches these are greenlets' locks, which is right: the keeper has a wire of its own.
+        self._changed = threading.Condition()
+        self._is_shut = False
+
+    async def exchange(self, payload: bytes, replies: int, timeout: Seconds) -> list[Any]:
+        pipe = self._take(timeout)
+        try:
+            answers = pipe.exchange(payload, replies, timeout)
+        except BaseException as error:
+            self._drop(pipe)
+            if isinstance(error, TimeoutError):
+                raise OutcomeUnknown(f"Redis did not answer within {timeout:.3g} s") from error
+            if isinstance(error, OSError):
+                raise OutcomeUnknown(f"the connection to Redis broke during a request: {error}") from error
+            raise
+        self._give(pipe)
+        return answers
+
+    def _take(self, timeout: Seconds) -> Pipe:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            pass
+        end = time.monotonic() + timeout
+        with self._changed:
+            while not self._idle:
+                if self._is_shut:
+                    raise StoreUnavailable("this client was closed")
+                if self._made < self._most:
+                    self._made += 1
+                    break
+                if not self._changed.wait(max(0.0, end - time.monotonic())):
+                    raise StoreUnavailable(f"other threads kept all {self._most} connections busy for {timeout:g} s")
+            else:
+                return self._idle.pop()
+        try:
+            return self._open(max(0.001, end - time.monotonic()))
+        except BaseException:
+            self._unmade()
+            raise
+
+    def _give(self, pipe: Pipe) -> None:
+        self._idle.append(pipe)
+        if self._made == self._most or self._is_shut:
+            with self._changed:
+                self._changed.notify()
+            if self._is_shut:
+                self.shut()
+
+    def _drop(self, pipe: Pipe) -> None:
+        pipe.close()
+        self._unmade()
+
+    def _unmade(self) -> None:
+        with self._changed:
+            self._made -= 1
+            self._changed.notify()
+
+    def shut(self) -> None:
+        """Close what is idle; what is in use is closed after its request."""
+        self._is_shut = True
+        while self._idle:
+            try:
+                self._idle.pop().close()
+            except IndexError:  # another thread took it
+                return
+
+    def disown(self) -> None:
+        """In a forked child: let go of the parent's connections without a word to the server."""
+        self.shut()
+
+
+class BlockingMailbox(RedisMailbox):
+    """The mailbox for waiting threads."""
+
+    def __init__(self, key: str, runtime: Runtime, open_pipe: Callable[[Seconds], Pipe]) -> None:
+        super().__init__(key, runtime)
+        self._dial = open_pipe
+
+    async def _open(self, timeout: Seconds) -> Pipe:
+        return self._dial(timeout)
+
+    async def _ready(self, selector: selectors.BaseSelector, seconds: Seconds) -> Sequence[tuple[Any, int]]:
+        return selector.select(seconds)
+
+    def _me(self) -> object:
+        return threading.get_ident()

@@ -1,0 +1,488 @@
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+import redis.asyncio
+import redis.sentinel
+from redis import exceptions
+
+from tenure.engines.redis import dial as dialing
+from tenure.engines.redis.dial import Dialer, Link, access, dialer, explain, from_client
+from tenure.engines.redis.url import parse
+from tenure.errors import (
+    IncompatibleStore,
+    OutcomeUnknown,
+    StoreUnavailable,
+    TenureError,
+    UnsafeSetup,
+    UsageError,
+)
+from tests.servers import certificates as openssl
+from tests.servers import redis as rig
+from tests.servers.processes import HOST, port_of, reserve_port, until
+from tests.servers.redis import RedisServer
+from tests.servers.redis_sentinels import Sentinels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.servers.certificates import Certificates
+
+pytestmark = pytest.mark.skipif(rig.missing() is not None, reason=str(rig.missing()))
+
+WORD = "hunter2"
+HARD_WORD = "hunter2:@/"
+APP_WORD = "p%40ss"
+WRONG = "wr0ng"
+USERS = {"app": f"on >{APP_WORD} ~* &* +@all", "mute": "on >secret ~* &* +ping +auth +hello +select +info"}
+PATIENCE = 5.0
+SHORT = 0.2
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    if reason := openssl.missing():
+        pytest.skip(reason)
+    return openssl.make_certificates(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def server(certificates: Certificates) -> Iterator[RedisServer]:
+    with RedisServer(password=HARD_WORD, users=USERS, certificates=certificates) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[RedisServer]:
+    with RedisServer() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def watched() -> Iterator[Sentinels]:
+    with Sentinels(password=WORD) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def listener() -> Iterator[int]:
+    """A port that accepts, in the kernel, and says nothing."""
+    with socket.socket() as silent:
+        silent.bind((HOST, 0))
+        silent.listen()
+        yield silent.getsockname()[1]
+
+
+@contextlib.contextmanager
+def answering(reply: bytes, pause: float = 0.0) -> Iterator[int]:
+    """A port that gives one client the same answer to whatever it sends, each time after a pause."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            accepted, _ = listening.accept()
+            with accepted:
+                while accepted.recv(4096):
+                    time.sleep(pause)
+                    accepted.sendall(reply)
+
+    with socket.create_server((HOST, 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield port_of(listening)
+        finally:
+            thread.join(PATIENCE)
+
+
+@contextlib.contextmanager
+def dialled(source: Dialer | str, timeout: float = PATIENCE) -> Iterator[Link]:
+    found = (dialer(parse(source)) if isinstance(source, str) else source).dial(timeout)
+    try:
+        yield found
+    finally:
+        found.disconnect()
+
+
+def ask(link: Link, *words: str) -> Any:
+    connection: Any = link
+    connection.until = time.monotonic() + PATIENCE
+    answer = connection.ask(*words)
+    return answer.decode() if isinstance(answer, bytes) else answer
+
+
+def name_of(link: Link) -> Any:
+    return ask(link, "CLIENT", "GETNAME")
+
+
+# -- one server -----------------------------------------------------------------------------------------------------
+
+
+def test_a_connection_is_logged_in_and_bears_our_name(server: RedisServer) -> None:
+    with dialled(server.url) as link:
+        assert name_of(link) == "tenure"
+        assert ask(link, "ACL", "WHOAMI") == "default"
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_a_user_and_a_database_are_taken(server: RedisServer, protocol: int) -> None:
+    with dialled(f"{server.url_as('app', 'p%40ss')}/3?protocol={protocol}") as link:
+        info = ask(link, "CLIENT", "INFO")
+    assert " db=3 " in info
+    assert " user=app " in info
+    assert f" resp={protocol}" in info
+
+
+def test_a_user_without_the_right_to_give_a_name_connects(server: RedisServer) -> None:
+    with dialled(server.url_as("mute", "secret")) as link:
+        assert ask(link, "PING") == "PONG"
+
+
+def test_a_unix_socket_is_dialled(server: RedisServer) -> None:
+    with dialled(f"redis+unix://app:p%2540ss@{server.socket_path}?db=2") as link:
+        assert link.socket.family == socket.AF_UNIX
+        assert " db=2 " in ask(link, "CLIENT", "INFO")
+
+
+def test_tls_checks_the_server_and_shows_a_certificate(server: RedisServer, certificates: Certificates) -> None:
+    files = f"ca={certificates.authority}&cert={certificates.client}&key={certificates.client_key}"
+    with dialled(f"{server.tls_url}?{files}") as link:
+        assert name_of(link) == "tenure"
+
+
+def test_an_untrusted_server_is_refused_unless_that_is_wanted(server: RedisServer) -> None:
+    with pytest.raises(UnsafeSetup, match="CERTIFICATE_VERIFY_FAILED"):
+        dialer(parse(server.tls_url)).dial(PATIENCE)
+    with dialled(f"{server.tls_url}?verify=none") as link:
+        assert name_of(link) == "tenure"
+
+
+def test_a_file_for_tls_that_cannot_be_read_is_named(server: RedisServer, tmp_path: Path) -> None:
+    with pytest.raises(UnsafeSetup, match=r"nowhere\.pem"):
+        dialer(parse(f"{server.tls_url}?ca={tmp_path}/nowhere.pem")).dial(PATIENCE)
+
+
+def test_a_node_is_dialled_with_the_login_of_the_url(server: RedisServer) -> None:
+    url = parse(f"redis+cluster://app:p%2540ss@elsewhere:1,{HOST}:{server.port}")
+    with pytest.raises(ValueError, match="no one server"):
+        dialer(url)
+    with dialled(access(url).node(HOST, server.port)) as link:
+        assert ask(link, "ACL", "WHOAMI") == "app"
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("by", ["tcp", "unix"])
+@pytest.mark.parametrize("user", ["", "app", "nobody"])
+def test_a_wrong_password_is_told_as_such_and_not_shown(server: RedisServer, user: str, by: str, protocol: int) -> None:
+    where = f"{HOST}:{server.port}?" if by == "tcp" else f"{server.socket_path}?"
+    scheme = "redis://" if by == "tcp" else "redis+unix://"
+    with pytest.raises(UnsafeSetup, match="the user's name or password is wrong") as caught:
+        dialer(parse(f"{scheme}{user}:wr0ng@{where}protocol={protocol}")).dial(PATIENCE)
+    assert WRONG not in told(caught.value)
+
+
+def test_a_missing_password_is_told(server: RedisServer) -> None:
+    with pytest.raises(UnsafeSetup, match="wants a password"):
+        dialer(parse(f"redis://{HOST}:{server.port}/1")).dial(PATIENCE)
+
+
+def test_a_needless_password_is_told(plain: RedisServer) -> None:
+    with pytest.raises(UnsafeSetup, match="without any password configured") as caught:
+        dialer(parse(plain.url_as("", "hunter2"))).dial(PATIENCE)
+    assert WORD not in told(caught.value)
+
+
+def test_a_server_that_repeats_the_password_is_not_quoted() -> None:
+    with RedisServer(extra=['rename-command AUTH ""']) as started:
+        with pytest.raises(UnsafeSetup, match=r"\*\*\*") as caught:
+            dialer(parse(started.url_as("", "hunter2"))).dial(PATIENCE)
+        assert WORD not in told(caught.value)
+
+
+def told(error: BaseException | None) -> str:
+    """All that an error and its causes say."""
+    said = []
+    while error is not None:
+        said.append(f"{error} {error!r} {error.args}")
+        error = error.__cause__ or error.__context__
+    return " ".join(said)
+
+
+@pytest.mark.parametrize("url", ["redis://{}:{}", "rediss://{}:{}", "redis+sentinel://{}:{}/m"])
+def test_nobody_listening_is_an_unavailable_store(url: str) -> None:
+    with reserve_port() as holder, pytest.raises(StoreUnavailable, match="refused"):
+        dialer(parse(url.format(HOST, port_of(holder)))).dial(PATIENCE)
+
+
+def test_a_missing_socket_is_an_unavailable_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="No such file"):
+        dialer(parse(f"redis+unix://{tmp_path}/none.sock")).dial(PATIENCE)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://{}:{}",
+        "redis://u:p@{}:{}",
+        "redis://{}:{}?protocol=3",
+        "rediss://{}:{}",
+        "redis+sentinel://{}:{}/m",
+    ],
+)
+def test_a_host_that_says_nothing_costs_the_timeout_and_no_more(url: str) -> None:
+    with listener() as port:
+        start = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            dialer(parse(url.format(HOST, port))).dial(SHORT)
+        assert SHORT * 0.9 < time.monotonic() - start < SHORT + 1.0
+
+
+def test_all_steps_of_a_login_share_one_timeout() -> None:
+    with answering(b"+OK\r\n", SHORT * 0.6) as slow:
+        start = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="Timeout"):
+            dialer(parse(f"redis://:p@{HOST}:{slow}/1")).dial(SHORT)
+        assert time.monotonic() - start < SHORT * 1.7
+
+
+@pytest.mark.parametrize("url", ["redis://{}:{}", "redis+sentinel://{}:{}/m"])
+def test_what_is_no_redis_server_is_told(url: str) -> None:
+    refused = pytest.raises((IncompatibleStore, UnsafeSetup), match="this is no Redis server")
+    with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as other, refused:
+        dialer(parse(url.format(HOST, other))).dial(PATIENCE)
+
+
+def test_a_connection_is_closed_where_dialling_is_interrupted(
+    plain: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(link: Any) -> None:
+        seen.append(link.socket)
+        raise KeyboardInterrupt
+
+    seen: list[socket.socket] = []
+    monkeypatch.setattr(dialing._Timed, "introduce", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        dialer(parse(plain.url)).dial(PATIENCE)
+    assert [closed.fileno() for closed in seen] == [-1]
+
+
+def test_disconnecting_twice_is_harmless_and_a_closed_link_has_no_socket(plain: RedisServer) -> None:
+    link = dialer(parse(plain.url)).dial(PATIENCE)
+    link.disconnect()
+    link.disconnect()
+    with pytest.raises(exceptions.ConnectionError, match="closed"):
+        _ = link.socket
+
+
+def test_what_is_shown_has_no_secret(server: RedisServer) -> None:
+    url = parse(server.url)
+    assert dialer(url).shown == url.shown == f"redis://{HOST}:{server.port}/0"
+
+
+# -- sentinels ------------------------------------------------------------------------------------------------------
+
+
+def sentinel_url(watched: Sentinels, *others: int, service: str = "tenure", password: str = WORD) -> str:
+    hosts = [f"{HOST}:{port}" for port in others] + [f"{host}:{port}" for host, port in watched.addresses]
+    return f"redis+sentinel://:{password}@{','.join(hosts)}/{service}/1"
+
+
+def port(link: Link) -> int:
+    found: int = link.socket.getpeername()[1]
+    return found
+
+
+def test_the_master_is_found_and_its_failover_followed() -> None:
+    with Sentinels(password=WORD) as own:
+        found = dialer(parse(sentinel_url(own)))
+        old = own.master
+        with dialled(found) as link:
+            assert port(link) == old.port
+            assert " db=1 " in ask(link, "CLIENT", "INFO")
+        old.kill()
+        new = own.wait_failover(old)
+        found.forget()
+        with dialled(found) as link:
+            assert port(link) == new.port
+        # What is remembered is checked: without `forget`, a lost master is looked for too.
+        old.start()
+        until(lambda: old.role == "slave", "the sentinels have made the old master a replica")
+        found._master = dialing.Address(*old.address)  # type: ignore[attr-defined]
+        with dialled(found) as link:
+            assert port(link) == new.port
+
+
+def test_sentinels_that_are_dead_or_silent_leave_time_for_the_others(watched: Sentinels) -> None:
+    with listener() as silent, reserve_port() as dead:
+        found = dialer(parse(sentinel_url(watched, port_of(dead), silent)))
+        for _ in range(2):
+            with dialled(found, 1.0) as link:
+                assert port(link) == watched.master.port
+            found.forget()
+        start = time.monotonic()
+        with dialled(found, 30.0):
+            pass
+        assert time.monotonic() - start < 5.0, "the sentinel that knew was not asked first"
+
+
+def test_an_unknown_service_is_told(watched: Sentinels) -> None:
+    with pytest.raises(UnsafeSetup, match="knows no service 'other'"):
+        dialer(parse(sentinel_url(watched, service="other"))).dial(PATIENCE)
+
+
+def test_the_masters_wrong_password_is_told(watched: Sentinels) -> None:
+    with pytest.raises(UnsafeSetup, match="name or password is wrong") as caught:
+        dialer(parse(sentinel_url(watched, password=WRONG))).dial(PATIENCE)
+    assert WRONG not in told(caught.value)
+
+
+# -- a client -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", [redis, redis.asyncio])
+def test_a_clients_settings_are_copied(server: RedisServer, module: Any) -> None:
+    client = module.Redis(
+        host=HOST, port=server.port, db=4, username="app", password=APP_WORD, decode_responses=True, client_name="x"
+    )
+    with dialled(from_client(client)) as link:
+        info = ask(link, "CLIENT", "INFO")
+    assert " db=4 " in info
+    assert " user=app " in info
+    assert " name=tenure " in info
+    assert from_client(client).shown == f"redis://{HOST}:{server.port}/4"
+
+
+@pytest.mark.parametrize("module", [redis, redis.asyncio])
+def test_a_client_by_tls_or_unix_socket_is_copied(server: RedisServer, certificates: Certificates, module: Any) -> None:
+    login = {"username": "app", "password": APP_WORD}
+    by_tls = module.Redis(host=HOST, port=server.tls_port, ssl=True, ssl_ca_certs=certificates.authority, **login)
+    by_unix = module.Redis(unix_socket_path=server.socket_path, **login)
+    for client in (by_tls, by_unix):
+        with dialled(from_client(client)) as link:
+            assert name_of(link) == "tenure"
+
+
+def test_a_credential_provider_is_asked(server: RedisServer) -> None:
+    provider = redis.UsernamePasswordCredentialProvider("app", "p%40ss")
+    client = redis.Redis(host=HOST, port=server.port, credential_provider=provider)
+    with dialled(from_client(client)) as link:
+        assert ask(link, "ACL", "WHOAMI") == "app"
+
+
+@pytest.mark.parametrize("module", [redis.sentinel, redis.asyncio.sentinel])
+def test_a_sentinels_client_is_copied(watched: Sentinels, module: Any) -> None:
+    manager = module.Sentinel(watched.addresses)
+    client = manager.master_for("tenure", password=WORD)
+    with dialled(from_client(client)) as link:
+        assert port(link) == watched.master.port
+    with pytest.raises(UsageError, match="replicas"):
+        from_client(manager.slave_for("tenure", password=WORD))
+
+
+class Own(redis.Connection):
+    """A class of another library."""
+
+
+def test_what_cannot_be_copied_is_refused() -> None:
+    pool = redis.ConnectionPool(connection_class=Own)
+    for client, says in [
+        (object(), "not object"),
+        ("redis://h", "not str"),
+        (redis.Redis(connection_pool=pool), "class Own"),
+        (redis.cluster.RedisCluster.__new__(redis.cluster.RedisCluster), "cluster"),
+        (redis.Redis(ssl=True, ssl_validate_ocsp=True), "ssl_validate_ocsp"),
+    ]:
+        with pytest.raises(UsageError, match="client: ") as caught:
+            from_client(client)
+        assert says in str(caught.value)
+
+
+# -- what an error means --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "sent", "expected"),
+    [
+        (exceptions.ConnectionError("Error 111"), False, StoreUnavailable),
+        (exceptions.ConnectionError("Error 111"), True, OutcomeUnknown),
+        (exceptions.TimeoutError("Timeout"), False, StoreUnavailable),
+        (exceptions.TimeoutError("Timeout"), True, OutcomeUnknown),
+        (TimeoutError(), False, StoreUnavailable),
+        (ConnectionResetError(104, "reset"), True, OutcomeUnknown),
+        (exceptions.InvalidResponse("Protocol error"), False, IncompatibleStore),
+        (exceptions.InvalidResponse("Protocol error"), True, OutcomeUnknown),
+        (exceptions.BusyLoadingError("Redis is loading", status_code="LOADING"), True, StoreUnavailable),
+        (exceptions.OutOfMemoryError("not allowed", status_code="OOM"), True, StoreUnavailable),
+        (exceptions.NoPermissionError("this user has", status_code="NOPERM"), True, UnsafeSetup),
+        (exceptions.AuthenticationError("Invalid Username or Password"), True, UnsafeSetup),
+    ],
+)
+def test_an_error_says_what_became_of_the_request(error: Exception, sent: bool, expected: type[TenureError]) -> None:
+    assert type(explain(error, sent=sent)) is expected
+
+
+SCRIPT = " script: 0a2039f54162398850b57ff8fbbb34a660d8c70b, on @user_script:1."
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("LOADING Redis is loading the dataset in memory", StoreUnavailable),
+        ("MASTERDOWN Link with MASTER is down", StoreUnavailable),
+        ("BUSY Redis is busy running a script.", StoreUnavailable),
+        ("NOSCRIPT No matching script.", StoreUnavailable),
+        ("READONLY You can't write against a read only replica.", StoreUnavailable),
+        ("READONLY You can't write against a read only replica." + SCRIPT, StoreUnavailable),
+        ("OOM command not allowed" + SCRIPT, StoreUnavailable),
+        ("MISCONF Redis is configured to save RDB snapshots" + SCRIPT, StoreUnavailable),
+        ("NOREPLICAS Not enough good replicas to write." + SCRIPT, StoreUnavailable),
+        ("ERR Script killed by user with SCRIPT KILL..." + SCRIPT, StoreUnavailable),
+        ("ERR max number of clients reached", StoreUnavailable),
+        ("ASK 3999 127.0.0.1:6381", StoreUnavailable),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", StoreUnavailable),
+        ("CLUSTERDOWN The cluster is down", StoreUnavailable),
+        ("MOVED 3999 127.0.0.1:6381", UnsafeSetup),
+        ("CROSSSLOT Keys in request don't hash to the same slot", UnsafeSetup),
+        ("NOAUTH Authentication required.", UnsafeSetup),
+        ("WRONGPASS invalid username-password pair or user is disabled.", UnsafeSetup),
+        ("NOPERM this user has no permissions to run the 'evalsha' command", UnsafeSetup),
+        ("ERR unknown command 'EVALSHA', with args beginning with: ", UnsafeSetup),
+        ("ERR The user executing the script can't run this command or subcommand" + SCRIPT, OutcomeUnknown),
+        ("NOPERM this user has no permissions" + SCRIPT, OutcomeUnknown),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value" + SCRIPT, OutcomeUnknown),
+        ("ERR user_script:1: boom" + SCRIPT, OutcomeUnknown),
+        ("MYERR of a later release", OutcomeUnknown),
+    ],
+)
+def test_a_servers_error_says_what_became_of_the_request(text: str, expected: type[TenureError]) -> None:
+    found = explain(exceptions.ResponseError(text), at="redis://h:6379/0")
+    assert type(found) is expected
+    assert str(found).startswith("redis://h:6379/0: ")
+    assert str(found).endswith(text)
+
+
+def test_a_full_server_refuses_a_script_before_its_first_write_or_not_at_all() -> None:
+    """On this the table rests: OOM cannot strike a script that has written."""
+    with RedisServer() as own, own.connect() as connection:
+        connection.call("SET", "a", 1)
+        connection.call("CONFIG", "SET", "maxmemory", 1)
+        with pytest.raises(Exception, match="OOM"):
+            connection.call("EVAL", "redis.call('GET', 'a') redis.call('SET', 'b', 1)", 0)
+        assert connection.call("EVAL", "redis.call('DEL', 'a') redis.call('SET', 'b', 1) return 1", 0) == 1
+        assert connection.call("EXISTS", "a", "b") == 1
+
+
+def test_a_command_that_a_user_may_not_run_ends_a_script_and_leaves_what_it_wrote() -> None:
+    """On this the table rests: such an error is no refusal."""
+    with RedisServer(users={"app": "on >p ~* &* +@all -lpush"}) as own, own.connect() as connection:
+        connection.call("AUTH", "app", "p")
+        with pytest.raises(Exception, match="@user_script") as caught:
+            connection.call("EVAL", "redis.call('SET', 'a', 1) redis.call('LPUSH', 'l', 1)", 0)
+        assert connection.call("EXISTS", "a") == 1
+        assert type(explain(exceptions.ResponseError(str(caught.value)))) is OutcomeUnknown
