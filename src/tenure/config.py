@@ -111,7 +111,12 @@ def split_options(url: str) -> tuple[str, dict[str, str]]:
 
 
 def shown(url: str) -> str:
-    """A URL without its password, for people to read."""
+    """A URL without its passwords, for people to read."""
+    base, mark, query = url.partition("?")
+    if mark:
+        # An engine's options may hold one too.
+        options = (f"{key}=***" if "password" in key else f"{key}={value}" for key, value in parse_qsl(query))
+        return f"{shown(base)}?{'&'.join(options)}"
     parts = urlsplit(url)
     if "@" not in parts.netloc:
         return url

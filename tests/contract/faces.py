@@ -159,6 +159,10 @@ class Face(abc.ABC):
     @abc.abstractmethod
     def _actor(self) -> Actor: ...
 
+    def url_with(self, options: str) -> str:
+        """The URL of this test's store with options."""
+        return f"{self.url}{'&' if '?' in self.url else '?'}{options}"
+
     def client(self, **named: Any) -> Any:
         """A client of this test's store, or of another `url`; closed when the test ends."""
         client = self.make(named.pop("url", self.url), **named)

@@ -10,8 +10,10 @@ import contextlib
 import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.servers import redis
+from tests.servers import certificates, redis
+from tests.servers.certificates import make_certificates
 from tests.servers.redis import RedisServer
+from tests.servers.redis_sentinels import Sentinels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,7 +40,14 @@ class Registered(NamedTuple):
 
 
 _REDIS = frozenset({"fifo", "shared", "semaphore", "multi_host"})
+DATABASES = ["databases 10000"]
+"""A store of its own for each test: a database of one server."""
+
 _serial = itertools.count(1)
+
+
+def _no_tls() -> str | None:
+    return redis.missing() or certificates.missing()
 
 
 @contextlib.contextmanager
@@ -53,8 +62,28 @@ def _sqlite(folder: Path) -> Iterator[Callable[[], str]]:
 
 @contextlib.contextmanager
 def _redis(folder: Path) -> Iterator[Callable[[], str]]:
-    with RedisServer(extra=["databases 10000"]) as server:
+    with RedisServer(extra=DATABASES) as server:
         yield lambda: f"{server.url}/{next(_serial)}"
+
+
+@contextlib.contextmanager
+def _redis_tls(folder: Path) -> Iterator[Callable[[], str]]:
+    made = make_certificates(folder)
+    with RedisServer(certificates=made, password="a:b@c", extra=DATABASES) as server:  # noqa: S106 - a test's
+        yield lambda: f"{server.tls_url}/{next(_serial)}?ca={made.authority}"
+
+
+@contextlib.contextmanager
+def _redis_unix(folder: Path) -> Iterator[Callable[[], str]]:
+    with RedisServer(extra=DATABASES) as server:
+        yield lambda: f"redis+unix://{server.socket_path}?db={next(_serial)}"
+
+
+@contextlib.contextmanager
+def _redis_sentinel(folder: Path) -> Iterator[Callable[[], str]]:
+    with Sentinels(extra=DATABASES) as sentinels:
+        hosts = ",".join(f"{host}:{port}" for host, port in sentinels.addresses)
+        yield lambda: f"redis+sentinel://{hosts}/{sentinels.name}/{next(_serial)}"
 
 
 REGISTRY: dict[str, Registered] = {
@@ -63,5 +92,10 @@ REGISTRY: dict[str, Registered] = {
         "sqlite://", _sqlite, frozenset({"fifo", "shared", "semaphore", "durable_tokens"}), multi_process=True
     ),
     "redis": Registered("redis://example", _redis, _REDIS, multi_process=True, missing=redis.missing),
+    "rediss": Registered("rediss://example", _redis_tls, _REDIS, multi_process=True, missing=_no_tls),
+    "redis+unix": Registered("redis+unix:///example", _redis_unix, _REDIS, multi_process=True, missing=redis.missing),
+    "redis+sentinel": Registered(
+        "redis+sentinel://example/service", _redis_sentinel, _REDIS, multi_process=True, missing=redis.missing
+    ),
 }
 """URL scheme to entry. `test_complete` fails if a scheme of `tenure.engines.ENGINES` is not here."""

@@ -134,10 +134,10 @@ async def test_without_a_url_it_fails_and_says_what_to_do(face: Face) -> None:
 async def test_unknown_url_options_are_refused(face: Face) -> None:
     for option in ("colour=red", "ttl=30&colour=red", "ttl", "TTL=3"):
         with pytest.raises(UsageError):
-            face.make(f"{face.url}?{option}")
+            face.make(face.url_with(option))
     for option in ("ttl=3&ttl=4", "ttl=nan", "ttl=x", "ttl=-1", "require=magic", "namespace=a:b"):
         with pytest.raises(UsageError, match=option.partition("=")[0]):
-            face.make(f"{face.url}?{option}")
+            face.make(face.url_with(option))
 
 
 async def test_a_secret_in_a_url_is_never_shown(face: Face) -> None:
@@ -172,8 +172,8 @@ async def test_settings_come_from_the_argument_then_the_url_then_the_environment
     monkeypatch.setenv("TENURE_TTL", "7.5")
     monkeypatch.setenv("TENURE_NAMESPACE", "environment")
     assert settled() == (7.5, "environment")
-    assert settled(f"{face.url}?ttl=8&namespace=url") == (8, "url")
-    assert settled(f"{face.url}?ttl=8&namespace=url", ttl=9, namespace="argument") == (9, "argument")
+    assert settled(face.url_with("ttl=8&namespace=url")) == (8, "url")
+    assert settled(face.url_with("ttl=8&namespace=url"), ttl=9, namespace="argument") == (9, "argument")
     lease = await face(face.client(url=None).lock("name").acquire)
     assert "environment" in lease.grant.authority
     assert lease.remaining() < 7.5
@@ -197,7 +197,7 @@ async def test_what_is_required_and_not_offered_is_refused_at_once(face: Face, m
             with pytest.raises(UnsafeSetup, match=missing):
                 face.make(face.url, **named)
         with pytest.raises(UnsafeSetup, match=missing):
-            face.make(f"{face.url}?require={missing}")
+            face.make(face.url_with(f"require={missing}"))
         monkeypatch.setenv("TENURE_REQUIRE", missing)
         with pytest.raises(UnsafeSetup, match=missing):
             face.make(face.url)

@@ -24,6 +24,9 @@ class SocketWire:
     async def exchange(self, payload: bytes, replies: int, timeout: float) -> list[Any]:
         return self.pipe.exchange(payload, replies, timeout)
 
+    def forget(self) -> None:
+        raise AssertionError("this server says that it is no master")
+
     def disconnect(self) -> None:
         self.socket.close()
 

@@ -70,7 +70,9 @@ class Twins:
         self.ids = {name: name for name in SESSIONS}
         self.opened: set[str] = set()
         self.trace: list[str] = []
-        entry = Entry(SessionCard(SWEEPER, AGES, "", "", "", 1), True, False, 1, self.prefix, SHARED, 0.0, "", False, False)
+        entry = Entry(
+            SessionCard(SWEEPER, AGES, "", "", "", 1), True, False, 1, self.prefix, SHARED, 0.0, "", False, False
+        )
         run(self.redis.enter(entry, 5.0))
         self.steps.enter(self.at(), entry)
         closing = Closing(ClaimRef(SWEEPER, 1, self.prefix, 0), False, True, False, AGES)
@@ -158,8 +160,9 @@ class Twins:
                 held = clean and row is not None and row.floor > 0 and not row.freed_us
                 flags = (pick.random() < 0.3, clean, held, TTL)
                 if pick.random() < 0.15:
-                    refs = (refs[0]._replace(number=0), refs[1]._replace(number=0))
-                closings.append((Closing(refs[0], *flags), Closing(refs[1], *flags)))
+                    closings.append(tuple(Closing(ref._replace(number=0), *flags) for ref in refs))
+                else:
+                    closings.append(tuple(Closing(ref, *flags) for ref in refs))
         if closings:
             self.trace.append(f"close {[ours for ours, _ in closings]}")
             ours = run(self.redis.close([ours for ours, _ in closings], 5.0))

@@ -16,16 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure import errors
+from tenure.engines.mail import PAYLOAD_MAX, decode, encode
 from tenure.engines.sqlite.endpoint import (
-    PAYLOAD_MAX,
     Endpoint,
     Presence,
     Sender,
     Silence,
     bury,
     connect,
-    decode,
-    encode,
     is_dead,
     presence,
     tidy,

@@ -428,7 +428,9 @@ def test_a_file_size_limit_is_a_typed_error_and_what_was_owed_is_paid(path: Path
         assert child.hear() == ["again", "True"]
 
 
-AS_NOBODY = BECOME + """
+AS_NOBODY = (
+    BECOME
+    + """
 become(65534, 65534, [])
 try:
     with tenure.Client(url) as client:
@@ -438,6 +440,7 @@ except TenureError as error:
     say(type(error).__name__, str(error))
 told()
 """
+)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

@@ -47,7 +47,9 @@ def path(group: grp.struct_group) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-AS = BECOME + """
+AS = (
+    BECOME
+    + """
 uid, gid, extra, umask = map(int, told().split())
 become(uid, gid, [extra] if extra else [])
 os.umask(umask)
@@ -72,6 +74,7 @@ while True:
     except TenureError as error:
         say(type(error).__name__, str(error))
 """
+)
 
 
 def become(child: Child, uid: int, gid: int, extra: int, group: str, umask: int = 0o077) -> Child:

@@ -3,7 +3,7 @@
 Promises: `dial` ends within its timeout in a connection that has logged in, or in an error that says what is known and
 shows no password; behind sentinels, with a server that called itself the master a moment ago.
 Does not promise: that looking up a host's name ends in time (the C library has its own limits); that the master stays
-one. After READONLY or a lost connection, call `forget` and dial anew.
+one. After READONLY or a lost connection, dial anew: the master is looked for each time.
 """
 
 from __future__ import annotations
@@ -209,10 +209,6 @@ class Dialer(abc.ABC):
             StoreUnavailable, UnsafeSetup, IncompatibleStore: nothing was asked.
         """
 
-    @abc.abstractmethod
-    def forget(self) -> None:
-        """A connection was lost, or its server is no master: the next dial looks for the server anew."""
-
 
 class Standalone(Dialer):
     """One server at one address."""
@@ -226,9 +222,6 @@ class Standalone(Dialer):
         found: Link = self._access.open(self._where, time.monotonic() + timeout)
         return found
 
-    def forget(self) -> None:
-        pass  # the address is what the user gave; its name is looked up at each dial
-
 
 class Watched(Dialer):
     """The master of a service that sentinels watch.
@@ -241,22 +234,13 @@ class Watched(Dialer):
         self._access = access
         self._service = service
         self._sentinel_access = sentinel_access
-        # Threads may replace these two at the same time; each value is whole, and any of them will do.
+        # Threads may replace it at the same time; each value is whole, and any of them will do.
         self._sentinels = tuple(sentinels)
-        self._master: Address | None = None
         self.shown = f"master {service!r} of {', '.join(map(str, sentinels))}"
-
-    def forget(self) -> None:
-        self._master = None
 
     def dial(self, timeout: Seconds) -> Link:
         until = time.monotonic() + timeout
-        sentinels, known = self._sentinels, self._master
-        if known is not None:
-            try:
-                return self._connect(known, _share(until, len(sentinels) + 1))
-            except (StoreUnavailable, SetupError):
-                self.forget()
+        sentinels = self._sentinels
         problems: list[TenureError] = []
         tried: set[Address] = set()
         for place, sentinel in enumerate(sentinels):
@@ -271,7 +255,6 @@ class Watched(Dialer):
             except (StoreUnavailable, SetupError) as error:
                 problems.append(error)
                 continue
-            self._master = master
             self._sentinels = (sentinel, *(other for other in sentinels if other != sentinel))
             return connection
         text = f"no {self.shown} was found: {'; '.join(map(str, problems))}"

@@ -43,7 +43,7 @@ class Life:
         self.id = store_id
 
     def note(self, answers: Sequence[Any]) -> None:
-        """Take note of the answers to `ASK`; an error in the place of one (INFO is forbidden to this user) says nothing."""
+        """Take note of the answers to `ASK`; one that is an error (this user may not use INFO) says nothing."""
         facts = tuple(_field(answers, field) for field in _FIELDS)
         with self._mutex:
             if self._facts is not None and facts != self._facts:

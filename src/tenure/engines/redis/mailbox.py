@@ -64,8 +64,8 @@ class RedisMailbox(abc.ABC):
         self._selector: selectors.BaseSelector | None = None
         # A pair of sockets, not a pipe: a poke by a late finalizer meets a closed object, never somebody else's number.
         self._wake, self._poke = socket.socketpair()
-        self._wake.setblocking(False)  # noqa: FBT003 - the standard library's own name for it
-        self._poke.setblocking(False)  # noqa: FBT003
+        self._wake.setblocking(False)
+        self._poke.setblocking(False)
 
     # -- how one waits ----------------------------------------------------------------------------------------------
 
@@ -239,4 +239,3 @@ class RedisMailbox(abc.ABC):
                 self._selector.close()
         if self._pipe is not None:
             self._pipe.close()
-

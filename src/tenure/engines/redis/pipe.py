@@ -31,11 +31,12 @@ class Cut(OSError):
 class Pipe:
     """One connection, for one user at a time."""
 
-    __slots__ = ("_connection", "_reader", "_socket")
+    __slots__ = ("_connection", "_reader", "_socket", "_timeout")
 
     def __init__(self, connection: Link) -> None:
         self._connection = connection
-        self._socket: socket.socket = connection._get_socket()
+        self._socket: socket.socket = connection.socket
+        self._timeout: Seconds | None = None
         self._reader = hiredis.Reader(protocolError=Cut, replyError=ResponseError, notEnoughData=_NOTHING)
 
     def fileno(self) -> int:
@@ -50,23 +51,29 @@ class Pipe:
         """
         end = time.monotonic() + timeout
         sock, gets = self._socket, self._reader.gets
-        sock.settimeout(timeout)
+        if timeout != self._timeout:
+            self._patience(timeout)
         sock.sendall(payload)
         answers: list[Any] = []
         while True:
+            self._feed(sock.recv(_CHUNK))
             while (answer := gets()) is not _NOTHING:
                 answers.append(answer)
-                if len(answers) == replies:
-                    return answers
+            if len(answers) == replies:
+                return answers
+            # A reply in pieces, or the first of several: each gets what is left of the time, not the whole.
             left = end - time.monotonic()
             if left <= 0:
                 raise TimeoutError
-            sock.settimeout(left)
-            self._feed(sock.recv(_CHUNK))
+            self._patience(left)
+
+    def _patience(self, timeout: Seconds) -> None:
+        self._socket.settimeout(timeout)
+        self._timeout = timeout
 
     def unblock(self) -> None:
         """From here on `send` and `take` are used, and neither waits."""
-        self._socket.setblocking(False)  # noqa: FBT003 - the standard library's own name for it
+        self._socket.setblocking(False)
 
     def send(self, payload: bytes) -> bytes:
         """Send what the kernel takes now; the rest.

@@ -34,6 +34,9 @@ DAY_US: Final = 86_400_000_000
 ADOPT_MOST: Final = 3
 """How often one step adopts a genesis record that has changed under it."""
 
+_ELSEWHERE: Final = ("READONLY", "MASTERDOWN", "NOREPLICAS", "LOADING")
+"""What a server says that is no master any more, or not yet one."""
+
 _KIND: Final = {Kind.EXCLUSIVE: "e", Kind.SHARED: "s", Kind.PERMITS: "p"}
 _KINDS: Final = {letter.encode(): kind for kind, letter in _KIND.items()}
 _STANDINGS: Final = {
@@ -57,6 +60,10 @@ class Wire(Protocol):
             StoreUnavailable: nothing was sent.
             OutcomeUnknown: something was, and not every reply came.
         """
+        ...
+
+    def forget(self) -> None:
+        """This server is not the one to ask, as it says itself: connect anew, which looks for it."""
         ...
 
 
@@ -178,12 +185,15 @@ class RedisStore:
     async def _run(self, name: str, until: float, *arguments: str | int, and_life: bool = False) -> list[Any]:
         wanted = script(name)
         tail, replies = (ASK, 1 + QUESTIONS) if and_life else (b"", 1)
-        for head in (wanted.by_hash, wanted.by_text):
-            payload = command(head, 3, self._genesis, *arguments) + tail
+        payload = command(wanted.by_hash, 3, self._genesis, *arguments) + tail
+        answers = await self._wire.exchange(payload, replies, max(0.001, until - self._now()))
+        if isinstance(answers[0], ResponseError) and str(answers[0]).startswith("NOSCRIPT"):
+            # A server that was started anew, or has forgotten its scripts: this makes it know the script again.
+            payload = command(wanted.by_text, 3, self._genesis, *arguments) + tail
             answers = await self._wire.exchange(payload, replies, max(0.001, until - self._now()))
-            if not (isinstance(answers[0], ResponseError) and str(answers[0]).startswith("NOSCRIPT")):
-                break
         if isinstance(answers[0], ResponseError):
+            if str(answers[0]).startswith(_ELSEWHERE):
+                self._wire.forget()
             raise explain(answers[0]) from answers[0]
         return answers
 
@@ -200,8 +210,8 @@ class RedisStore:
             )
         if partitions != b"1":
             raise IncompatibleStore(
-                f"the namespace {self._prefix[:-1]!r} has {_text(partitions)} partitions, as a cluster has, and a single "
-                "server has one",
+                f"the namespace {self._prefix[:-1]!r} has {_text(partitions)} partitions, as a cluster has, and a "
+                "single server has one",
                 in_force=int(found),
                 spoken=SPOKEN,
             )

@@ -1,5 +1,4 @@
-"""Requests of the tasks of one loop, over one connection: many are under way, and replies come in their order.
-Their mailbox has another connection.
+"""Requests of the tasks of one loop, over one connection: many are under way, and replies come in order.
 
 Promises: requests of one turn of the loop go out in one write; a cancelled request leaves the connection in order, for
 its reply is taken and thrown away.
@@ -151,6 +150,9 @@ class AioWire:
             if not request.future.done():
                 # One for each: they are raised in different tasks, and each adds its own traceback.
                 request.future.set_exception(OutcomeUnknown(*error.args))
+
+    def forget(self) -> None:
+        self._fail(OutcomeUnknown("the server is no master any more"))
 
     def shut(self) -> None:
         """Close the connection, from any thread; whoever waits is told."""

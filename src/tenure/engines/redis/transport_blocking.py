@@ -1,4 +1,4 @@
-"""Requests of calling threads: a connection each while it lasts, taken from a small stock; and their mailbox.
+"""Requests of calling threads: a connection each while it lasts, taken from a small stock.
 
 Promises: an exchange that was interrupted, also by Ctrl-C, leaves no connection behind on which a late reply could be
 taken for another request's.
@@ -92,14 +92,17 @@ class BlockingWire:
             self._made -= 1
             self._changed.notify()
 
+    def forget(self) -> None:
+        while self._idle:
+            try:
+                self._drop(self._idle.pop())
+            except IndexError:  # another thread took it
+                return
+
     def shut(self) -> None:
         """Close what is idle; what is in use is closed after its request."""
         self._is_shut = True
-        while self._idle:
-            try:
-                self._idle.pop().close()
-            except IndexError:  # another thread took it
-                return
+        self.forget()
 
     def disown(self) -> None:
         """In a forked child: let go of the parent's connections without a word to the server."""
