@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
 from tenure.errors import UsageError
@@ -30,10 +30,18 @@ _OPTIONS: Final = {"ttl", "namespace", "require"}
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
+class RedisClient(Protocol):
+    """A client of redis-py or valkey-py, blocking or asyncio."""
+
+    @property
+    def connection_pool(self) -> Any:
+        """Whose settings are copied."""
+
+
 class Settings(NamedTuple):
     """What a client was told."""
 
-    url: str
+    url: str | RedisClient
     ttl: Seconds
     namespace: str
     max_hold: Seconds | None
@@ -43,7 +51,7 @@ class Settings(NamedTuple):
 
 
 def settings(
-    url: str | None,
+    url: str | RedisClient | None,
     *,
     ttl: Seconds | None,
     namespace: str | None,
@@ -63,9 +71,11 @@ def settings(
         raise UsageError(
             "url: give Client(url) or set TENURE_URL; for locks of this user on this host alone, say so: 'sqlite://'"
         )
-    if not isinstance(url, str):
-        raise UsageError(f"url: a string is needed, not {type(url).__name__}")
-    url, options = split_options(url)
+    options: dict[str, str] = {}
+    if isinstance(url, str):
+        url, options = split_options(url)
+    elif not hasattr(url, "connection_pool"):
+        raise UsageError(f"url: a string or a Redis client is needed, not {type(url).__name__}")
     if ttl is None and (given := options.get("ttl") or os.environ.get("TENURE_TTL")):
         ttl = number("ttl", given)
     if namespace is None:
@@ -110,8 +120,10 @@ def split_options(url: str) -> tuple[str, dict[str, str]]:
     return scheme + mark + base + (f"?{'&'.join(theirs)}" if theirs else ""), ours
 
 
-def shown(url: str) -> str:
+def shown(url: str | RedisClient) -> str:
     """A URL without its passwords, for people to read."""
+    if not isinstance(url, str):
+        return f"{type(url).__module__.partition('.')[0]}.{type(url).__name__}"
     base, mark, query = url.partition("?")
     if mark:
         # An engine's options may hold one too.

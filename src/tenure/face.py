@@ -13,6 +13,7 @@ from tenure.core import Core
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from tenure.config import RedisClient
     from tenure.model import Mode, Seconds
     from tenure.observe.events import Event
     from tenure.protocols.claim import Ask
@@ -45,7 +46,7 @@ class BaseClient:
 
     def __init__(
         self,
-        url: str | None = None,
+        url: str | RedisClient | None = None,
         *,
         ttl: Seconds | None = None,
         namespace: str | None = None,
@@ -58,7 +59,8 @@ class BaseClient:
         """Describe a client; nothing is connected and no thread started yet.
 
         Args:
-            url: which engine; TENURE_URL by default. `sqlite://` is this user on this host alone.
+            url: which engine; TENURE_URL by default. `sqlite://` is this user on this host alone. Or a client of
+                redis-py or valkey-py that you have: its settings are copied, its connections never used.
             ttl: seconds (0.1 to 86,400; 30) after which an engine that hears nothing ends the session.
             namespace: keeps the names of applications on one engine apart; "tenure" by default.
             max_hold: seconds after which any lease of this client is lost, however alive its holder; None: never.

@@ -80,12 +80,19 @@ class Engine(abc.ABC):
         """Let go of everything; the sessions were ended before."""
 
 
-def connect(url: str, namespace: str) -> Engine:
+def connect(url: object, namespace: str) -> Engine:
     """Make the engine that a URL names, for the names of one namespace; no I/O.
+
+    Args:
+        url: a URL; or a client object of redis-py or valkey-py, whose settings are used and whose connections are not.
+        namespace: part of every name.
 
     Raises:
         UsageError: the URL is wrong; nothing was touched.
     """
+    if not isinstance(url, str):
+        known_client: Engine = import_module("tenure.engines.redis").connect_like(url, namespace)
+        return known_client
     scheme = url.partition("://")[0]
     module = ENGINES.get(scheme)
     if module is None or "://" not in url:

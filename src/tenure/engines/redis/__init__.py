@@ -19,6 +19,8 @@ from tenure.errors import StoreUnavailable, UsageError
 from tenure.runtimes import native
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tenure.engines.redis.dial import Dialer
     from tenure.engines.redis.pipe import Pipe
     from tenure.model import Seconds
@@ -33,8 +35,8 @@ class RedisEngine(Engine):
     capabilities = frozenset({"fifo", "shared", "semaphore", "multi_host"})
     scope = "all hosts that use this server"
 
-    def __init__(self, parsed: redis_url.RedisUrl, namespace: str) -> None:
-        self._parsed = parsed
+    def __init__(self, make_dialer: Callable[[], Dialer], namespace: str) -> None:
+        self._make_dialer = make_dialer
         self._namespace = namespace
         self._dialer: Dialer
         self._address = ""
@@ -43,14 +45,9 @@ class RedisEngine(Engine):
         self._disowning = ExitStack()
 
     def open(self) -> None:
-        try:
-            from tenure.engines.redis.dial import dialer
-            from tenure.engines.redis.life import Life
-        except ModuleNotFoundError as missing:
-            raise UsageError(
-                f"url: {missing.name} is not installed, which redis:// needs: pip install 'tenure[redis]'"
-            ) from missing
-        self._dialer = dialer(self._parsed)
+        self._dialer = self._make_dialer()
+        from tenure.engines.redis.life import Life
+
         self._life = Life()
         self._address = native.new_id()
 
@@ -68,7 +65,7 @@ class RedisEngine(Engine):
             self._life.note(pipe.exchange(ASK, QUESTIONS, timeout))
         except OSError as error:
             pipe.close()
-            raise StoreUnavailable(f"{self._parsed.shown} did not answer after connecting: {error}") from error
+            raise StoreUnavailable(f"{self._dialer.shown} did not answer after connecting: {error}") from error
         return pipe
 
     def store(self, runtime: Runtime) -> QueueStore:
@@ -119,8 +116,22 @@ class RedisEngine(Engine):
 
 
 def connect(url: str, namespace: str) -> Engine:
-    """Make the engine of a `redis://` URL; no I/O."""
+    """Make the engine of a URL of Redis; no I/O, and nothing of redis-py is imported."""
     parsed = redis_url.parse(url)
     if parsed.kind == redis_url.CLUSTER:
         raise UsageError("url: redis+cluster:// is not in this release")
-    return RedisEngine(parsed, namespace)
+
+    def make_dialer() -> Dialer:
+        from tenure.engines.redis.dial import dialer
+
+        return dialer(parsed)
+
+    return RedisEngine(make_dialer, namespace)
+
+
+def connect_like(client: object, namespace: str) -> Engine:
+    """Make the engine of the server that a client object talks to; no I/O."""
+    from tenure.engines.redis.dial import from_client
+
+    found = from_client(client)
+    return RedisEngine(lambda: found, namespace)
