@@ -10,6 +10,7 @@ The latency of a hand-over runs from just before the release to just after the a
 from __future__ import annotations
 
 import gc
+import math
 import mmap
 import os
 import pickle
@@ -61,6 +62,7 @@ class Outcome:
         fairness: Jain's index over the workers' turns.
         longest: the longest wait of any worker; waits that began before the end are waited for.
         overlaps: how often two holders were seen.
+        metered: how much the meter grew per turn; NaN without one.
     """
 
     handovers: float
@@ -70,6 +72,7 @@ class Outcome:
     fairness: float
     longest: float
     overlaps: int
+    metered: float
 
 
 @dataclass(frozen=True)
@@ -85,13 +88,14 @@ class _Plan:
 
 
 class _Board:
-    """The shared memory: when to start, who had the last turn, when that began to release."""
+    """The shared memory: when to start, who had the last turn, when that began to release, how many turns there were."""
 
     def __init__(self) -> None:
         view = memoryview(mmap.mmap(-1, mmap.PAGESIZE))
         self.holder = view[:8].cast("q")
         self.released = view[8:16].cast("d")
         self.start = view[16:24].cast("d")
+        self.turns = view[24:32].cast("q")
 
 
 def run(
@@ -102,9 +106,11 @@ def run(
     threads: int = 1,
     seconds: float,
     section: float = 0.0,
+    meter: Callable[[], int] | None = None,
 ) -> Outcome:
     """Let `processes` of `threads` workers each contend for `seconds`, each turn sleeping for `section` seconds.
 
+    The meter, such as a server's count of requests, is read twice, when all are in their stride and before the end.
     The processes are forked by this one, which must have no threads; they are killed if they do not end.
     """
     board = _Board()
@@ -129,6 +135,7 @@ def run(
         os.close(gate_end)
         gate_end = -1
         end = _clock() + _LEAD + seconds + _DRAIN_MOST
+        metered = _per_turn(meter, board, seconds)
         seen = [worker for results in fleet.values() for worker in _collect(results, end)]
         patience = _CLOSING_MOST
     finally:
@@ -139,10 +146,21 @@ def run(
         for descriptor in (ready_end, gate, gate_end):
             if descriptor >= 0:
                 os.close(descriptor)
-    return _summary(seen, seconds)
+    return _summary(seen, seconds, metered)
 
 
-def _summary(seen: list[Seen], seconds: float) -> Outcome:
+def _per_turn(meter: Callable[[], int] | None, board: _Board, seconds: float) -> float:
+    if meter is None:
+        return math.nan
+    readings = []
+    for part in (0.2, 0.9):
+        time.sleep(max(0.0, board.start[0] + part * seconds - _clock()))
+        readings.append((meter(), board.turns[0]))
+    (before, first), (after, last) = readings
+    return (after - before) / (last - first) if last > first else math.nan
+
+
+def _summary(seen: list[Seen], seconds: float, metered: float) -> Outcome:
     if not all(worker.finished for worker in seen):
         raise ChildProcessError("a thread of the fleet failed; its error is above")
     latencies = [latency for worker in seen for latency in worker.latencies]
@@ -154,6 +172,7 @@ def _summary(seen: list[Seen], seconds: float) -> Outcome:
         fairness=jain([worker.turns for worker in seen]),
         longest=max(worker.longest for worker in seen),
         overlaps=sum(worker.overlaps for worker in seen),
+        metered=metered,
     )
 
 
@@ -229,7 +248,7 @@ def _child(plan: _Plan, index: int, ready: int, gate: int, out: int) -> None:
 
 
 def _contend(worker: Worker, me: int, plan: _Plan, seen: Seen) -> None:
-    section, holder, released = plan.section, plan.board.holder, plan.board.released
+    section, holder, released, turns = plan.section, plan.board.holder, plan.board.released, plan.board.turns
     enter, leave, clock, sleep = worker.enter, worker.leave, _clock, time.sleep
     start = plan.board.start[0]
     end = start + plan.seconds
@@ -239,6 +258,7 @@ def _contend(worker: Worker, me: int, plan: _Plan, seen: Seen) -> None:
         got = clock()
         before = holder[0]
         holder[0] = me
+        turns[0] += 1
         seen.longest = max(seen.longest, got - asked)
         if got < end:
             seen.turns += 1

@@ -12,8 +12,9 @@ from benchmarks.contenders import MAKE
 from benchmarks.table import Samples
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from benchmarks.contenders import Contender
     from benchmarks.fleet import Outcome
 
 
@@ -34,21 +35,36 @@ class Rounds:
 
 
 def fleets(
-    names: Sequence[str], rounds: int, *, processes: int, seconds: float, threads: int = 1, section: float = 0.0
+    names: Sequence[str],
+    rounds: int,
+    *,
+    processes: int,
+    seconds: float,
+    threads: int = 1,
+    section: float = 0.0,
+    make: Mapping[str, Callable[[Path], Contender]] = MAKE,
+    fresh: Callable[[], None] | None = None,
+    meter: Callable[[], int] | None = None,
 ) -> Rounds:
-    """Run each contender's fleet once a round; of "sections alone" one process with one worker is enough."""
+    """Run each contender's fleet once a round; of "sections alone" one process with one worker is enough.
+
+    Before each fleet `fresh` is called, to clear away what the last one left elsewhere than in its folder.
+    """
     done = Rounds({name: [] for name in names})
     for _ in range(rounds):
         for name in names:
             alone = name == "sections alone"
+            if fresh is not None:
+                fresh()
             with TemporaryDirectory(prefix="tenure-bench-") as folder:
                 outcome = fleet.run(
-                    MAKE[name],
+                    make[name],
                     Path(folder),
                     processes=1 if alone else processes,
                     threads=1 if alone else threads,
                     seconds=seconds,
                     section=section,
+                    meter=None if alone else meter,
                 )
             done.outcomes[name].append(outcome)
     return done

@@ -2,11 +2,13 @@
 
 A Python block is a program of its own; a shell block is one script under `bash -eu`; in a console block, lines after
 `$ ` are the script, and the other lines, if any, are all that it prints, where `...` stands for anything. Each runs in
-a directory and a home of its own, with TENURE_URL naming a fresh embedded store there.
+a directory and a home of its own, with TENURE_URL naming a fresh embedded store there; one that says REDIS_URL finds a
+real server by it.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -14,15 +16,18 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.docs.blocks import ROOT, Block, documents, find_blocks
+from tests.servers import redis
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 SECONDS_MAX = 60
 
@@ -37,7 +42,26 @@ def place() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def run(block: Block, place: Path) -> tuple[int, str]:
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Callable[[str], dict[str, str]]]:
+    """What the environment must say for a block, whose servers are started when they are first wanted."""
+    with ExitStack() as stack:
+
+        @functools.cache
+        def redis_url() -> str:
+            return stack.enter_context(redis.RedisServer()).url
+
+        def variables(source: str) -> dict[str, str]:
+            if "REDIS_URL" not in source:
+                return {}
+            if reason := redis.missing():
+                pytest.skip(reason)
+            return {"REDIS_URL": redis_url()}
+
+        yield variables
+
+
+def run(block: Block, place: Path, variables: Mapping[str, str] = MappingProxyType({})) -> tuple[int, str]:
     """Run a block; return its exit status and all that it printed."""
     command, source = _program(block, place)
     (place / "home").mkdir()
@@ -49,6 +73,7 @@ def run(block: Block, place: Path) -> tuple[int, str]:
         "PYTHONWARNINGS": "error",
         "TENURE_URL": f"sqlite://{place}/locks.db",
         "TMPDIR": str(place),
+        **variables,
     }
     process = subprocess.Popen(
         command,
@@ -100,11 +125,11 @@ def _pattern(shown: str) -> re.Pattern[str]:
 
 
 @pytest.mark.parametrize("block", [pytest.param(block, id=block.id) for block in BLOCKS])
-def test_an_example_runs_as_it_stands(block: Block, place: Path) -> None:
+def test_an_example_runs_as_it_stands(block: Block, place: Path, servers: Callable[[str], dict[str, str]]) -> None:
     if block.reason is not None:
         assert block.reason, f"{block.id}: say why it is not run"
         pytest.skip(f"{block.id} is not run: {block.reason}")
-    status, output = run(block, place)
+    status, output = run(block, place, servers(block.source))
     assert status == 0, f"{block.id} ended with status {status}:\n{output}"
     shown = _split(block)[1] if block.language == "console" else ""
     if shown:

@@ -1,41 +1,34 @@
-"""The Lua is held to the Python: the same random steps on a real server and on `tenure.engines.queue.Steps`.
+"""The Lua is held to the Python.
 
-Whatever the simulator and its mutants show of the one is thereby shown of the other. The server's clock is moved by the
-test, so that sessions end in the middle.
+Whatever the simulator and its mutants show of the one is thereby shown of the other, and mutants of the Lua die too.
 """
 
 from __future__ import annotations
 
-import random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tenure.engines.mail import decode
-from tenure.engines.memory import MemoryTables
-from tenure.engines.queue import At, Steps
+from tenure.engines.redis import scripts
 from tenure.engines.redis.life import Life
 from tenure.engines.redis.store import RedisStore
-from tenure.model import EXCLUSIVE, SHARED, Kind, Mode
-from tenure.ports import Beat, ClaimRef, Closing, Entry, Message, Place, SessionCard
+from tenure.errors import TenureError
+from tenure.model import EXCLUSIVE
+from tenure.ports import Entry, SessionCard
 from tenure.runtimes import native
 from tenure.runtimes.blocking import run
+from tests.redis.mutants import MUTANTS, Mutant
 from tests.redis.rig import SocketWire, socket_wire
+from tests.redis.twins import Twins
 from tests.servers.redis import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SESSIONS: Final = ("anne", "bob", "carol", "dora")
-NAMES: Final = ("n", "a name with spaces: {braces}")
-TTL: Final = 60.0
-DELAY: Final = 25.0
-JUMP: Final = 20.0
-SWEEPER: Final = "sweeper"
-AGES: Final = 1e6
-
-STEPS_EACH: Final = 60
 SEEDS: Final = 160
+
+KILLING_SEEDS: Final = 300
+"""How many seeds a mutant may survive."""
 
 
 @pytest.fixture(scope="module")
@@ -50,223 +43,10 @@ def wire(server: RedisServer) -> Iterator[SocketWire]:
         yield wire
 
 
-class Twins:
-    """One step after the other on both, compared."""
-
-    def __init__(self, server: RedisServer, wire: SocketWire, seed: int) -> None:
-        self.random = random.Random(seed)  # noqa: S311 - which steps to take
-        self.server = server
-        self.redis = RedisStore(wire, f"twins-{seed}", Life(), native.now)
-        self.prefix = f"twins-{seed}:"
-        run(self.redis.authority(5.0))
-        self.steps = Steps(MemoryTables())
-        self.ahead = 0.0
-        self.ours: dict[int, tuple[str, int]] = {0: ("", 0)}
-        """Whose a number of Redis is."""
-        self.model: dict[int, tuple[str, int]] = {0: ("", 0)}
-        self.refs: dict[tuple[str, int], tuple[ClaimRef, ClaimRef]] = {}
-        self.entries: dict[tuple[str, int], Entry] = {}
-        self.last = dict.fromkeys(SESSIONS, 0)
-        self.ids = {name: name for name in SESSIONS}
-        self.opened: set[str] = set()
-        self.trace: list[str] = []
-        entry = Entry(
-            SessionCard(SWEEPER, AGES, "", "", "", 1), True, False, 1, self.prefix, SHARED, 0.0, "", False, False
-        )
-        run(self.redis.enter(entry, 5.0))
-        self.steps.enter(self.at(), entry)
-        closing = Closing(ClaimRef(SWEEPER, 1, self.prefix, 0), False, True, False, AGES)
-        run(self.redis.close([closing], 5.0))
-        self.steps.close(self.at(), [closing])
-
-    def at(self) -> At:
-        wall = int((native.utc() + self.ahead) * 1e6)
-        return At(wall, wall, native.now())
-
-    def same(self, what: str, ours: object, theirs: object) -> None:
-        assert ours == theirs, "\n".join([*self.trace[-12:], what, f"redis: {ours}", f"model: {theirs}"])
-
-    def step(self) -> None:
-        kinds = (self.enter, self.look, self.close, self.heartbeat, self.end, self.steal, self.read, self.jump)
-        self.random.choices(kinds, (30, 10, 20, 8, 2, 3, 4, 3))[0]()
-        self.same("mail", self.our_mail(), self.model_mail())
-
-    def ref(self) -> tuple[ClaimRef, ClaimRef] | None:
-        return self.random.choice(list(self.refs.values())) if self.refs else None
-
-    def session(self) -> str:
-        """One of the sessions. Its id is used once: one that is over is followed by another."""
-        name = self.random.choice(SESSIONS)
-        row = self.steps.tables.session(self.ids[name])
-        over = row is None or row.ended or row.until_us <= self.at().now_us
-        if over and self.ids[name] in self.opened:
-            self.ids[name] += "+"
-            self.last[self.ids[name]] = 0
-        return self.ids[name]
-
-    # -- steps ------------------------------------------------------------------------------------------------------
-
-    def enter(self) -> None:
-        pick = self.random
-        session, name = self.session(), self.prefix + pick.choice(NAMES)
-        again = pick.random() < 0.15 and self.last[session] > 0
-        if not again:
-            self.last[session] += 1
-        claim = self.last[session]
-        limit = pick.choice((2, 3, 4))
-        mode = pick.choice((EXCLUSIVE, SHARED, Mode(Kind.PERMITS, pick.randint(1, limit), limit)))
-        entry = Entry(
-            SessionCard(session, TTL, f"at-{session.rstrip('+')}", "client", "host", 7),
-            pick.random() < 0.7,
-            pick.random() < 0.3,
-            claim,
-            name,
-            mode,
-            pick.choice((0.0, 0.0, 0.0, DELAY)),
-            pick.choice(("", "an info text")),
-            pick.random() < 0.2,
-            again,
-        )
-        # A repeat is the same request, but for what it knows of its session.
-        first = self.entries.setdefault((session, claim), entry)
-        entry = first._replace(opening=entry.opening, extend=entry.extend, again=again)
-        name = entry.name
-        self.trace.append(f"enter {entry}")
-        ours, theirs = run(self.redis.enter(entry, 5.0)), self.steps.enter(self.at(), entry)
-        self.opened.add(session)
-        if ours.number or theirs.number:
-            self.ours[ours.number] = self.model[theirs.number] = (session, claim)
-            self.refs[session, claim] = (
-                ClaimRef(session, claim, name, ours.number),
-                ClaimRef(session, claim, name, theirs.number),
-            )
-        self.places(ours, theirs)
-
-    def look(self) -> None:
-        if (refs := self.ref()) is not None:
-            if self.random.random() < 0.2:
-                refs = (refs[0]._replace(number=0), refs[1]._replace(number=0))
-            self.trace.append(f"look {refs[0]}")
-            self.places(run(self.redis.look(refs[0], 5.0)), self.steps.look(self.at(), refs[1]))
-
-    def close(self) -> None:
-        pick, closings = self.random, []
-        some = list(self.refs.values())
-        for refs in pick.sample(some, min(len(some), pick.choice((1, 1, 1, 3)))):
-            if refs:
-                clean = pick.random() < 0.6
-                # Only a holder is closed as held.
-                row = self.steps.tables.find(refs[1])
-                held = clean and row is not None and row.floor > 0 and not row.freed_us
-                flags = (pick.random() < 0.3, clean, held, TTL)
-                if pick.random() < 0.15:
-                    closings.append(tuple(Closing(ref._replace(number=0), *flags) for ref in refs))
-                else:
-                    closings.append(tuple(Closing(ref, *flags) for ref in refs))
-        if closings:
-            self.trace.append(f"close {[ours for ours, _ in closings]}")
-            ours = run(self.redis.close([ours for ours, _ in closings], 5.0))
-            self.same("closed", ours, self.steps.close(self.at(), [theirs for _, theirs in closings]))
-
-    def heartbeat(self) -> None:
-        session = self.ids[self.random.choice(SESSIONS)]
-        self.trace.append(f"heartbeat {session}")
-        ours = run(self.redis.heartbeat(session, TTL, True, 5.0))
-        theirs = self.steps.heartbeat(self.at(), session, TTL, waiting=True)
-        self.same("beat", self.beat(ours, self.ours), self.beat(theirs, self.model))
-
-    def end(self) -> None:
-        session = self.ids[self.random.choice(SESSIONS)]
-        self.trace.append(f"end {session}")
-        run(self.redis.end(session, 5.0))
-        self.steps.end(self.at(), session)
-        self.sweep()
-
-    def steal(self) -> None:
-        if (refs := self.ref()) is not None:
-            self.trace.append(f"steal {refs[0]}")
-            ours = run(self.redis.steal(refs[0].name, refs[0].number, 5.0))
-            self.same("stolen", ours, self.steps.steal(self.at(), refs[1].name, refs[1].number))
-
-    def read(self) -> None:
-        session = self.ids[self.random.choice(SESSIONS)]
-        ours = {ref.claim for ref in run(self.redis.claims(session, 5.0))}
-        self.same("claims", ours, {ref.claim for ref in self.steps.claims(session)})
-        refs = self.random.choices(list(self.refs.values()), k=5) if self.refs else []
-        standing = run(self.redis.standing([ours for ours, _ in refs], 5.0))
-        self.same("standing", standing, self.steps.standing([theirs for _, theirs in refs]))
-        self.same("names", run(self.redis.names(self.prefix, 5.0)), sorted(self.steps.tables.names(self.prefix)))
-        for name in NAMES:
-            queues = run(self.redis.inspect(self.prefix + name, 5.0)), self.steps.inspect(self.prefix + name)
-            shown = [
-                [
-                    (whose[c.token], c.mode, c.holds, c.client, c.host, c.pid, c.info)
-                    for c in queue.holders + queue.waiters
-                ]
-                for queue, whose in zip(queues, (self.ours, self.model), strict=True)
-            ]
-            self.same("queue", *shown)
-
-    def jump(self) -> None:
-        self.trace.append("jump")
-        self.ahead += JUMP
-        self.server.clock.jump(JUMP)
-        self.sweep()
-
-    def sweep(self) -> None:
-        """Clean up on both to the end: how much each step sweeps, and in which order, is its own affair."""
-        run(self.redis.heartbeat(SWEEPER, AGES, False, 5.0))
-        self.steps.heartbeat(self.at(), SWEEPER, AGES, waiting=False)
-        self.same("grants", *({m for m in mail if m[3] != ("", 0)} for mail in (self.our_mail(), self.model_mail())))
-
-    # -- what is compared -------------------------------------------------------------------------------------------
-
-    def places(self, ours: Place, theirs: Place) -> None:
-        self.same("place", self.place(ours, self.ours), self.place(theirs, self.model))
-
-    def place(self, place: Place, whose: dict[int, tuple[str, int]]) -> tuple[Any, ...]:
-        peers = [(p.session, p.address, round((p.due - native.now()) / 5)) for p in place.peers]
-        return (
-            place.standing, whose[place.number], whose[place.floor], peers, place.facts is None, place.limit
-        )  # fmt: skip
-
-    def beat(self, beat: Beat, whose: dict[int, tuple[str, int]]) -> tuple[Any, ...]:
-        granted = sorted((m.session, m.claim, whose[m.number], whose[m.floor]) for m in beat.granted)
-        return beat.over, granted
-
-    def our_mail(self) -> set[tuple[Any, ...]]:
-        # A set: one step may hint a waiter twice, and in which order it removes a session's claims is its own affair.
-        found: set[tuple[Any, ...]] = set()
-        for session in SESSIONS:
-            box = f"{{{self.prefix[:-1]}:0}}:m:at-{session}"
-            for payload in self.server.cli("LRANGE", box, "0", "-1"):
-                message = decode(payload.encode())
-                assert message is not None
-                found.add((f"at-{session}", *self.message(message, self.ours)))
-            self.server.cli("DEL", box)
-        return found
-
-    def model_mail(self) -> set[tuple[Any, ...]]:
-        now = self.at().now_us
-        rows = {session: self.steps.tables.session(session) for session in self.last}
-        alive = {s for s, row in rows.items() if row is not None and not row.ended and row.until_us > now}
-        # Redis keeps mail for the living alone (B4); datagrams to the dead meet nobody.
-        return {
-            (address, *self.message(message, self.model))
-            for address, message in self.steps.take_mail()
-            if message.session in alive
-        }
-
-    def message(self, message: Message, whose: dict[int, tuple[str, int]]) -> tuple[Any, ...]:
-        return message.session, message.claim, whose[message.number], whose[message.floor]
-
-
 @pytest.mark.parametrize("start", range(0, SEEDS, 20))
 def test_the_same_steps_have_the_same_replies_on_both(server: RedisServer, wire: SocketWire, start: int) -> None:
     for seed in range(start, start + 20):
-        twins = Twins(server, wire, seed)
-        for _ in range(STEPS_EACH):
-            twins.step()
+        Twins(server, wire, seed).live()
 
 
 def test_every_number_is_larger_than_the_last(server: RedisServer, wire: SocketWire) -> None:
@@ -283,3 +63,21 @@ def test_every_number_is_larger_than_the_last(server: RedisServer, wire: SocketW
         assert place.number > last
         last = place.number
     server.clock.jump(3 * 3600.0)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
+def test_a_mutant_dies(server: RedisServer, wire: SocketWire, mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = scripts._read
+    mutant.applied(mutant.file, read(mutant.file))  # not inside: a line that is gone must not pass for a death
+    Twins(server, wire, 999_999).live()  # the control: unchanged, it lives
+    monkeypatch.setattr(scripts, "_read", lambda name: mutant.applied(name, read(name)))
+    scripts.script.cache_clear()
+    try:
+        for seed in range(KILLING_SEEDS):
+            try:
+                Twins(server, wire, 1_000_000 + seed).live()
+            except (AssertionError, KeyError, TenureError):
+                return
+        pytest.fail(f"{mutant.name} ({mutant.rule}) survived {KILLING_SEEDS} seeds")
+    finally:
+        scripts.script.cache_clear()
