@@ -86,8 +86,10 @@ class Guard:
         """Let go, and wake one waiter. Harmless if the guard is not held, and in a forked child. Never raises."""
         if self._fd < 0:
             return
-        with suppress(OSError):
+        try:  # noqa: SIM105 - suppress() costs half as much as the unlocking
             fcntl.flock(self._fd, fcntl.LOCK_UN)
+        except OSError:
+            pass
         if self._waited[0]:
             self._ring()
 
