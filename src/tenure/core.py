@@ -23,7 +23,7 @@ from tenure.observe.events import Event, Lost, Stolen, Suspect
 from tenure.ports import SessionCard
 from tenure.protocols.keep import Stop, keep
 from tenure.protocols.ledger import Ledger
-from tenure.protocols.records import Phase
+from tenure.protocols.records import HELD
 from tenure.runtimes import native
 from tenure.runtimes.blocking import KeeperRuntime, run
 
@@ -174,7 +174,7 @@ class Core:
         Raises:
             WouldDeadlock: nothing was queued.
         """
-        mine = [c for c in self.held.get(ask.name, ()) if c.owner is owner and c.phase is Phase.HELD]
+        mine = [c for c in self.held.get(ask.name, ()) if c.owner is owner and c.phase is HELD]
         if mine and not _fits([c.mode for c in mine], ask.mode):
             raise WouldDeadlock(
                 f"name: this thread or task already holds {self.bare(ask.name)!r} (token {mine[-1].number}) and would "
