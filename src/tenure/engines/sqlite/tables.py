@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from tenure.errors import IncompatibleStore, UnsafeSetup
 from tenure.model import EXCLUSIVE, NUMBER_MAX, SHARED, Kind, Mode
@@ -11,7 +11,7 @@ from tenure.ports import SessionCard
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from tenure.engines.queue import ClaimRow
     from tenure.ports import ClaimRef, Entry
@@ -102,6 +102,10 @@ class Row(NamedTuple):
             f"claim {self.number} of {self.name!r} is damaged: kind {self.kind}, limit {self.limit}",
             spoken=SPOKEN,
         )
+
+
+_row: Callable[[Iterable[Any]], Row] = partial(tuple.__new__, Row)
+"""As `Row._make`, at a third of its price."""
 
 
 class SqliteTables:
@@ -197,10 +201,10 @@ class SqliteTables:
     # -- claims -----------------------------------------------------------------------------------------------------
 
     def queue(self, name: str) -> Iterator[Row]:
-        return map(Row._make, self._read(_QUEUE, (name,)))
+        return map(_row, self._read(_QUEUE, (name,)))
 
     def backwards(self, name: str, below: int) -> Iterator[Row]:
-        return map(Row._make, self._read(_BACKWARDS, (name, below)))
+        return map(_row, self._read(_BACKWARDS, (name, below)))
 
     def after(self, name: str, number: int) -> Row | None:
         row = self._do(_AFTER, (name, number)).fetchone()
