@@ -20,7 +20,6 @@ from __future__ import annotations
 import _socket
 import enum
 import fcntl
-import logging
 import os
 import re
 import weakref
@@ -28,6 +27,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from tenure.errors import StoreUnavailable, UsageError
+from tenure.observe.log import logger
 from tenure.ports import Message
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ _WIRE: Final = b"1"
 _BACKLOG: Final = 128
 _KEPT_MAX: Final = 256
 _PATHS_MAX: Final = 1024
-_logger = logging.getLogger("tenure")
 
 
 class Presence(enum.Enum):
@@ -117,7 +116,7 @@ class Endpoint:
             self.pulse = self._bind(PULSE, _socket.SOCK_STREAM)
             self.pulse.listen(_BACKLOG)
         except OSError as error:
-            _logger.info("no Unix sockets in %s (%s): waiting there polls", home.folder, error.strerror)
+            logger().info("no Unix sockets in %s (%s): waiting there polls", home.folder, error.strerror)
             self._close_sockets()
             self._unlink(MAIL, PULSE)
         return self
