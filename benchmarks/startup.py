@@ -26,7 +26,14 @@ def run(quick: bool) -> list[Row]:
     """Start each in turn."""
     rounds = 15 if quick else 31
     with TemporaryDirectory(prefix="tenure-bench-") as folder:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TENURE_URL": f"sqlite://{folder}/locks.db"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT / "src"),
+            "TENURE_URL": f"sqlite://{folder}/locks.db",
+            # As after an installation, whatever the caller has set: the warm-up compiles for the rounds.
+            "PYTHONPYCACHEPREFIX": f"{folder}/compiled",
+            "PYTHONDONTWRITEBYTECODE": "",
+        }
         python = [sys.executable]
         commands: dict[str, Sequence[str]] = {
             "python -c pass": [*python, "-c", "pass"],

@@ -18,6 +18,7 @@ from tenure.lease import BaseLease
 from tenure.model import Instant, LossReason, Queue, Seconds
 from tenure.observe.events import Stolen
 from tenure.protocols import claim as protocol
+from tenure.protocols.records import CLOSED
 from tenure.runtimes import native
 from tenure.runtimes.blocking import BlockingRuntime, run
 
@@ -49,7 +50,7 @@ class Lease(BaseLease):
         self._core.drop(claim)
         # A client that was closed has released it already, and has no engine to ask.
         reason = claim.lost
-        if self._alive():
+        if reason is None and claim.phase is not CLOSED:
             reason = run(protocol.release(self._core.ledger, self._store, claim))
         if reason is not None:
             raise self._loss()
@@ -237,7 +238,7 @@ class Client(BaseClient):
 
     def _acquire(self, ask: Ask, wait: Seconds | None, begun: Instant) -> Lease:
         core = self._core
-        store = self._open()
+        store = core.store if core.is_open else self._open()
         owner = threading.current_thread()
         if wait != 0 and ask.name in core.held:
             core.check_deadlock(ask, owner)

@@ -7,12 +7,11 @@ nothing of its parent's and never releases any of it; leaving the interpreter wi
 from __future__ import annotations
 
 import atexit
-import logging
 import os
-import socket
 import threading
 import time
 import weakref
+from _socket import gethostname
 from typing import TYPE_CHECKING
 
 from tenure import engines
@@ -20,10 +19,11 @@ from tenure.config import shown
 from tenure.errors import AcquireTimeout, UnsafeSetup, UsageError, WouldDeadlock
 from tenure.model import Kind, LossReason
 from tenure.observe.events import Event, Lost, Stolen, Suspect
+from tenure.observe.log import logger
 from tenure.ports import SessionCard
 from tenure.protocols.keep import Stop, keep
 from tenure.protocols.ledger import Ledger
-from tenure.protocols.records import Phase
+from tenure.protocols.records import HELD
 from tenure.runtimes import native
 from tenure.runtimes.blocking import KeeperRuntime, run
 
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from tenure.ports import Mailbox, QueueStore, Runtime
     from tenure.protocols.claim import Ask
     from tenure.protocols.records import Claim
-
-log = logging.getLogger("tenure")
 
 CLOSE_MOST = 10.0
 """Seconds that `close` waits for the keeper; what is still owed then ends with its session's ttl."""
@@ -120,9 +118,9 @@ class Core:
     def _keep(self, ledger: Ledger, store: QueueStore, done: object) -> None:
         try:
             run(keep(ledger, store, self.engine.tend))
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - it is the end of this thread, and is logged
             # Nothing renews from here on: every lease is lost at its deadline, which `held` sees by itself.
-            log.critical("the keeper failed; leases of this client end at their deadlines", exc_info=True)
+            logger().critical("the keeper failed; leases of this client end at their deadlines", exc_info=True)
         finally:
             done.release()  # type: ignore[attr-defined]  # a lock, as native.mutex() makes it
 
@@ -152,9 +150,7 @@ class Core:
 
     def _card(self, session: str) -> SessionCard:
         settings = self.settings
-        return SessionCard(
-            session, settings.ttl, self.engine.address, settings.client, socket.gethostname(), os.getpid()
-        )
+        return SessionCard(session, settings.ttl, self.engine.address, settings.client, gethostname(), os.getpid())
 
     # -- names ------------------------------------------------------------------------------------------------------
 
@@ -174,7 +170,7 @@ class Core:
         Raises:
             WouldDeadlock: nothing was queued.
         """
-        mine = [c for c in self.held.get(ask.name, ()) if c.owner is owner and c.phase is Phase.HELD]
+        mine = [c for c in self.held.get(ask.name, ()) if c.owner is owner and c.phase is HELD]
         if mine and not _fits([c.mode for c in mine], ask.mode):
             raise WouldDeadlock(
                 f"name: this thread or task already holds {self.bare(ask.name)!r} (token {mine[-1].number}) and would "
@@ -199,19 +195,19 @@ class Core:
     def _observe(self, event: Event) -> None:
         event = event._replace(name=self.bare(event.name))
         if isinstance(event, Suspect):
-            log.warning("renewal failed, %.1f s left for %d leases: %s", event.remaining, event.leases, event.cause)
-        elif isinstance(event, Lost):
-            level = logging.INFO if event.reason is LossReason.CLOSED else logging.ERROR
-            log.log(
-                level, "lost %r (token %d) after %.1f s: %s", event.name, event.token, event.held, event.reason.value
+            logger().warning(
+                "renewal failed, %.1f s left for %d leases: %s", event.remaining, event.leases, event.cause
             )
+        elif isinstance(event, Lost):
+            say = logger().info if event.reason is LossReason.CLOSED else logger().error
+            say("lost %r (token %d) after %.1f s: %s", event.name, event.token, event.held, event.reason.value)
         elif isinstance(event, Stolen):
-            log.info("stole %r (token %d)", event.name, event.token)
+            logger().info("stole %r (token %d)", event.name, event.token)
         if self._on_event is not None:
             try:
                 self._on_event(event)
-            except Exception:
-                log.exception("on_event failed for %r", event)
+            except Exception:  # noqa: BLE001 - it is the hook's, and is logged
+                logger().exception("on_event failed for %r", event)
 
 
 def _fits(held: list[Mode], asked: Mode) -> bool:

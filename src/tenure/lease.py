@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tenure.errors import LeaseLost
 from tenure.model import Grant, Instant, LeaseState, LossReason, Seconds
-from tenure.protocols.records import Phase
+from tenure.protocols.records import CLOSED, HELD
 
 if TYPE_CHECKING:
     from tenure.core import Core
@@ -41,7 +41,7 @@ class BaseLease:
 
     @property
     def _is_granted(self) -> bool:
-        return self._claim is not None and self._claim.phase is Phase.HELD
+        return self._claim is not None and self._claim.phase is HELD
 
     @property
     def name(self) -> str:
@@ -111,7 +111,7 @@ class BaseLease:
         self._own.owner = None
 
     def _alive(self) -> bool:
-        return self._own.lost is None and self._own.phase is not Phase.CLOSED
+        return self._own.lost is None and self._own.phase is not CLOSED
 
     def _own_state(self) -> LeaseState:
         return LeaseState.RELEASED if self._own.lost is None else LeaseState.LOST
@@ -136,9 +136,9 @@ class BaseLease:
 
     def __del__(self) -> None:
         claim = self._claim
-        if claim is None or claim.phase is Phase.CLOSED:
+        if claim is None or claim.phase is CLOSED:
             return
         # Never takes a lock: a finalizer may run inside any other code of this thread.
-        if claim.phase is Phase.HELD:
+        if claim.phase is HELD:
             warnings.warn(f"{self!r} was never released", ResourceWarning, stacklevel=2, source=self)
         self._core.ledger.inbox.put(claim)

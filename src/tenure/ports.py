@@ -13,7 +13,7 @@ Rules for whoever implements one:
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from tenure.model import Contender, Instant, Mode, Queue, Seconds, UtcTime
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 __all__ = [
+    "BUSY",
+    "GONE",
+    "HOLDS",
+    "WAITS",
     "Beat",
     "ClaimRef",
     "Closing",
@@ -156,6 +160,13 @@ class Standing(enum.Enum):
     """Asked for at once, and others are in front: nothing was entered."""
     GONE = "gone"
     """Not in the queue: its session is over, it was closed, stolen, or the store lost it."""
+
+
+# Python 3.11 takes 90 ns for an enum's member and 10 for a module's name.
+HOLDS: Final = Standing.HOLDS
+WAITS: Final = Standing.WAITS
+BUSY: Final = Standing.BUSY
+GONE: Final = Standing.GONE
 
 
 class Peer(NamedTuple):

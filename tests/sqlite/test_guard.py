@@ -112,6 +112,10 @@ def test_a_release_rings_for_those_who_wait(path: str, guard: Guard) -> None:
     other.close()
     guard.release()
     assert os.read(bell, 10) == b"\a"
+    for _ in range(100):
+        guard.acquire(0)
+        guard.release()
+    assert len(os.read(bell, 200)) < 50  # and not for ever, once somebody has waited
     os.close(bell)
 
 

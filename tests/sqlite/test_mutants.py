@@ -139,11 +139,11 @@ MUTANTS: Final = (
     ),
     Mutant(
         "B12", "the format is not compared", "test_database.py::test_a_format_that_another_process_raises_stops_the_next_step_and_changes_nothing_else",
-        ((TABLES, "row[0] != expected.format or ", ""),),
+        ((TABLES, "WHERE format = ? AND", "WHERE ? > 0 AND"),),
     ),
     Mutant(
         "B12", "the id is not compared", "test_database.py::test_another_id_and_a_missing_genesis_stop_the_next_step",
-        ((TABLES, " or row[1] != expected.id:", ":"),),
+        ((TABLES, "AND id = ? AND clock", "AND ? > '' AND clock"),),
     ),
     Mutant(
         "B12", "the format is not looked at when opening", "test_database.py::test_a_newer_format_is_refused_at_open_and_the_file_stays_as_it_is",

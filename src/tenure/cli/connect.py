@@ -27,13 +27,12 @@ def connect(options: argparse.Namespace, on_event: Callable[[Event], None] | Non
         UsageError: --ttl is out of bounds; exit status 64.
         SetupError: the URL or the environment's settings are wrong; exit status 78.
     """
-    import logging
-
     from tenure import config, errors
     from tenure.client import Client
+    from tenure.observe.log import silence
 
-    # What the library logs, the command line says in its own words; without this, logging's last resort says it twice.
-    logging.getLogger("tenure").addHandler(logging.NullHandler())
+    # What the library logs, the command line says in its own words; without this, it would be said twice.
+    silence()
     given = options.url or os.environ.get("TENURE_URL")
     url = given or "sqlite://"
     ttl: float | None = getattr(options, "ttl", None)

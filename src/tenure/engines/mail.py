@@ -29,6 +29,7 @@ def decode(payload: bytes) -> Message | None:
         session = parts[1].decode("ascii")
     except UnicodeDecodeError:
         return None
-    if not session or not all(part.isdigit() for part in parts[2:5]):
+    claim, number, floor = parts[2:5]
+    if not (session and claim.isdigit() and number.isdigit() and floor.isdigit()):
         return None
-    return Message(session, int(parts[2]), int(parts[3]), int(parts[4]))
+    return Message(session, int(claim), int(number), int(floor))

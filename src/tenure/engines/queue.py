@@ -14,7 +14,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from tenure.model import NUMBER_MAX, Contender, Instant, Kind, Mode, Queue, UtcTime, blockers, holders
-from tenure.ports import Beat, ClaimRef, Mail, Message, Peer, Place, SessionCard, SessionFacts, Standing
+from tenure.ports import (
+    BUSY,
+    GONE,
+    HOLDS,
+    WAITS,
+    Beat,
+    ClaimRef,
+    Mail,
+    Message,
+    Peer,
+    Place,
+    SessionCard,
+    SessionFacts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -231,12 +244,13 @@ class Steps:
             dead: sessions that the caller knows to be dead for good, whatever their time says (C1).
         """
         tables, card = self.tables, entry.session
-        self._latch(at, dead)
+        if dead:
+            self._latch(at, dead)
         row = tables.session(card.id)
         facts = None
         if row is None:
             if not entry.opening:
-                return Place(Standing.GONE)
+                return Place(GONE)
             self.sweep(at, 2)
             # The count of steals begins at the clock, not at 0: should a late opening request make an ended session
             # anew, its heartbeats differ from those of the first, and its client reconciles (A2, A3).
@@ -244,9 +258,9 @@ class Steps:
             facts = SessionFacts(card.ttl, tables.life, at.wall_us)
         else:
             if row.ended or row.until_us <= at.now_us:
-                return Place(Standing.GONE)
+                return Place(GONE)
             if row.tombstones and f" {entry.claim} " in row.tombstones:
-                return Place(Standing.GONE)
+                return Place(GONE)
             if entry.opening or entry.extend:
                 tables.extend(card.id, at.now_us + _us(card.ttl))
                 facts = SessionFacts(card.ttl, tables.life, row.stolen)
@@ -254,30 +268,31 @@ class Steps:
         blocked = self._blocked(at, entry.name, entry.mode, NUMBER_MAX + 1) if prefix else []
         limit = _other_limit(prefix, entry.mode) if entry.mode.kind is Kind.PERMITS else 0
         if blocked and entry.at_once:
-            return Place(Standing.BUSY, peers=self._peers(at, blocked), facts=facts, limit=limit)
+            return Place(BUSY, peers=self._peers(at, blocked), facts=facts, limit=limit)
         number = tables.draw(at.wall_us)
         floor = 0 if blocked else (prefix[0].number if prefix else number)
         if not tables.insert(entry, number, floor, _us(entry.delay)):
             # The number is wasted, not given twice.
             return self.look(at, ClaimRef(card.id, entry.claim, entry.name, 0), dead)._replace(facts=facts)
         if blocked:
-            return Place(Standing.WAITS, number, 0, self._peers(at, blocked), facts, limit)
-        return Place(Standing.HOLDS, number, floor, (), facts, limit)
+            return Place(WAITS, number, 0, self._peers(at, blocked), facts, limit)
+        return Place(HOLDS, number, floor, (), facts, limit)
 
     def look(self, at: At, ref: ClaimRef, dead: frozenset[str] = NOBODY) -> Place:
         """Say where a claim stands, after passing over the dead in front of it."""
-        self._latch(at, dead)
+        if dead:
+            self._latch(at, dead)
         row = self.tables.find(ref)
         if row is None or row.freed_us or row.ended or row.until_us <= at.now_us:
-            return Place(Standing.GONE)
+            return Place(GONE)
         prefix = self._settle(at, row.name)
         blocked = self._blocked(at, row.name, row.mode, row.number)
         # The caller learns it from the reply; a second message would only fill its mailbox.
         self.mail = [m for m in self.mail if (m.message.session, m.message.claim) != (row.session, row.claim)]
         if blocked:
-            return Place(Standing.WAITS, row.number, 0, self._peers(at, blocked))
+            return Place(WAITS, row.number, 0, self._peers(at, blocked))
         floor = row.floor or prefix[0].number
-        return Place(Standing.HOLDS, row.number, floor)
+        return Place(HOLDS, row.number, floor)
 
     def close(self, at: At, closings: Sequence[Closing]) -> list[bool]:
         """Remove claims, each telling its successors; for each, whether it was there."""
@@ -361,6 +376,8 @@ class Steps:
         removed = 0
         while True:
             prefix = holders(self.tables.queue(name))
+            if not prefix:
+                return prefix
             gone = [c for c in prefix if ends_us(c) <= at.now_us]
             if not gone:
                 break
@@ -377,7 +394,7 @@ class Steps:
                 floor = prefix[0].number
                 self.tables.tell(name, row.number, floor)
                 self.mail.append(Mail(row.address, Message(row.session, row.claim, row.number, floor)))
-        kind = prefix[-1].mode.kind if last_gone and prefix else Kind.EXCLUSIVE
+        kind = prefix[-1].mode.kind if last_gone else Kind.EXCLUSIVE
         if kind is Kind.PERMITS or (kind is Kind.SHARED and last_gone > prefix[-1].number):
             # What left may be what the first waiter watches, without letting it in: a permit, or the nearest of the
             # readers. It looks again (B6), for it counts on another end than that of those who are left. Whoever

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from tenure.errors import OutcomeUnknown, SetupError, StoreUnavailable, UsageError
 from tenure.model import Instant, LossReason, Mode, Seconds
 from tenure.observe.events import Claimed, Granted, LimitsDiffer, Released
-from tenure.ports import Message, Place, Standing
-from tenure.protocols.records import Claim, Phase
+from tenure.ports import BUSY, GONE, HOLDS, WAITS, Message, Place
+from tenure.protocols.records import CLOSED, ENTERING, GRANTED, WAITING, Claim
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +60,11 @@ class _End(enum.Enum):
     """The engine no longer has the claim: ask again with a new one (A3)."""
 
 
+_GRANTED: Final = _End.GRANTED
+_OVER: Final = _End.OVER
+_GONE: Final = _End.GONE
+
+
 async def acquire(
     ledger: Ledger,
     store: QueueStore,
@@ -99,7 +104,7 @@ async def acquire(
         adopt(claim)
         try:
             end = await _attempt(ledger, store, claim, until, at_once)
-            if end is _End.GRANTED and ledger.take_up(claim, ask.max_hold):
+            if end is _GRANTED and ledger.take_up(claim, ask.max_hold):
                 if ledger.watched:
                     now = ledger.runtime.now()
                     ledger.emit(Granted(ask.name, claim.number, now - claim.asked_at, claim.deadline - now))
@@ -109,7 +114,7 @@ async def acquire(
             # Also a cancellation, also Ctrl-C: handing it to the keeper never waits.
             ledger.abandon(claim)
             raise
-        if end is _End.OVER:
+        if end is _OVER:
             ledger.abandon(claim)
             return None
         # An engine that refuses a claim may yet receive an earlier copy of its enqueue: then it wants a tombstone (B1).
@@ -125,22 +130,22 @@ async def acquire(
 async def _attempt(ledger: Ledger, store: QueueStore, claim: Claim, until: Instant | None, at_once: bool) -> _End:
     """One claim, from its enqueue to its grant or its end."""
     place = await _enter(ledger, store, claim, until, at_once)
-    if place.standing is Standing.BUSY:
+    if place.standing is BUSY:
         if not claim.sent_twice:
             ledger.forget(claim)
-        return _End.OVER
-    if place.standing is Standing.GONE:
+        return _OVER
+    if place.standing is GONE:
         ledger.refused(claim)
-        return _End.GONE
-    if claim.phase is Phase.WAITING:
+        return _GONE
+    if claim.phase is WAITING:
         if ledger.watched:
             ledger.emit(Claimed(claim.name, claim.number))
             ledger.flush()
         end = await _wait(ledger, store, claim, until, place)
-        if end is not _End.GRANTED:
+        if end is not _GRANTED:
             return end
     if _is_fresh(claim, claim.granted_at):
-        return _End.GRANTED
+        return _GRANTED
     return await _freshen(ledger, claim, until)
 
 
@@ -164,7 +169,7 @@ async def _enter(ledger: Ledger, store: QueueStore, claim: Claim, until: Instant
         sent, epoch = ledger.runtime.now(), claim.session.epoch
         entry = ledger.entry(claim, at_once, sent)
         if entry is None:
-            return Place(Standing.GONE)
+            return Place(GONE)
         try:
             place = await store.enter(entry, _timeout(claim, until, sent))
             if claim.session.epoch != epoch:
@@ -177,9 +182,9 @@ async def _enter(ledger: Ledger, store: QueueStore, claim: Claim, until: Instant
             if until is not None and ledger.runtime.now() >= until:
                 raise
             pause = await _pause(ledger, claim, pause)
-            if claim.phase is Phase.GRANTED and claim.session.opened:
+            if claim.phase is GRANTED and claim.session.opened:
                 # Only the answer was lost: a message is the grant (B4), and its time runs.
-                return Place(Standing.HOLDS, claim.number, claim.floor)
+                return Place(HOLDS, claim.number, claim.floor)
             continue
         _answered(ledger, claim, place, sent)
         return place
@@ -201,15 +206,15 @@ def _answered(ledger: Ledger, claim: Claim, place: Place, sent: Instant) -> None
 def _apply(ledger: Ledger, claim: Claim, place: Place) -> None:
     """Take over what the engine said of a claim. Called under the mutex."""
     if place.number and place.number != claim.number:
-        if claim.phase is Phase.GRANTED:
+        if claim.phase is GRANTED:
             # The store lost it after it had told us, and a repeat entered it anew: that grant is no more.
-            claim.phase = Phase.ENTERING
+            claim.phase = ENTERING
         claim.number = place.number
-    if place.standing is Standing.HOLDS:
+    if place.standing is HOLDS:
         ledger.grant(claim, place.number, place.floor)
-    elif place.standing is Standing.WAITS and claim.phase is Phase.ENTERING:
+    elif place.standing is WAITS and claim.phase is ENTERING:
         # A message may have come before this answer: then the claim is GRANTED already, and stays so.
-        claim.phase = Phase.WAITING
+        claim.phase = WAITING
         if claim.session.next_beat < ledger.next_due:
             # The keeper of an idle client sleeps for ever; without it the session would end during a long wait.
             ledger.inbox.put(None)
@@ -221,13 +226,13 @@ async def _wait(ledger: Ledger, store: QueueStore, claim: Claim, until: Instant 
     pause = 0.0
     look_at, pause = _watch(ledger, place, pause)
     while True:
-        if claim.phase is Phase.GRANTED:
-            return _End.GRANTED
-        if claim.phase is Phase.CLOSED or claim.session.over is not None:
-            return _End.GONE
+        if claim.phase is GRANTED:
+            return _GRANTED
+        if claim.phase is CLOSED or claim.session.over is not None:
+            return _GONE
         now = runtime.now()
         if until is not None and now >= until:
-            return _End.OVER
+            return _OVER
         if not claim.hinted and now < look_at:
             await _news(ledger, claim, look_at if until is None else min(look_at, until))
             continue
@@ -239,8 +244,8 @@ async def _wait(ledger: Ledger, store: QueueStore, claim: Claim, until: Instant 
             pause = min(max(pause * 2, RETRY_FIRST), RETRY_MOST)
             look_at = Instant(runtime.now() + pause)
             continue
-        if place.standing is Standing.GONE:
-            return _End.GONE
+        if place.standing is GONE:
+            return _GONE
         with ledger.mutex:
             _apply(ledger, claim, place)
         ledger.flush()
@@ -268,7 +273,7 @@ async def _news(ledger: Ledger, claim: Claim, until: Instant) -> None:
         signal = claim.signal = ledger.runtime.signal()
     with ledger.mutex:
         # Looked at under the mutex after the signal is there, so that nothing that came in between is missed.
-        if claim.phase is not Phase.WAITING or claim.hinted:
+        if claim.phase is not WAITING or claim.hinted:
             return
         ledger.waiting[claim] = None
         reads = ledger.reader is None and ledger.mailbox is not None
@@ -296,15 +301,15 @@ async def _freshen(ledger: Ledger, claim: Claim, until: Instant | None) -> _End:
     give_up: Instant | None = None
     while True:
         now = runtime.now()
-        if session.over is not None or claim.phase is not Phase.GRANTED:
-            return _End.GONE
+        if session.over is not None or claim.phase is not GRANTED:
+            return _GONE
         if _is_fresh(claim, now):
-            return _End.GRANTED
+            return _GRANTED
         if give_up is None:
             give_up = Instant(now + session.patience) if until is None else Instant(max(until, now + session.patience))
             ledger.inbox.put(session)
         if now >= give_up:
-            return _End.OVER
+            return _OVER
         if claim.signal is None:
             claim.signal = runtime.signal()
         with ledger.mutex:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from tenure.errors import OutcomeUnknown, SetupError, StoreUnavailable
 from tenure.model import EXCLUSIVE, Instant, LossReason
 from tenure.observe.events import Renewed, Suspect
-from tenure.protocols.records import Claim, Debt, Phase, Session
+from tenure.protocols.records import CLOSED, GRANTED, HELD, WAITING, Claim, Debt, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +111,7 @@ def _forsaken(claim: Claim, now: Instant) -> bool:
     if claim.wait_until is not None:
         # A try (wait 0) still has the time of one request.
         return now >= claim.wait_until + claim.session.patience + GRACE
-    return claim.phase is Phase.GRANTED and now >= claim.granted_at + claim.session.ttl
+    return claim.phase is GRANTED and now >= claim.granted_at + claim.session.ttl
 
 
 def _to_renew(ledger: Ledger) -> list[Session]:
@@ -129,7 +129,7 @@ async def renew(ledger: Ledger, store: QueueStore, session: Session) -> None:
     sent = runtime.now()
     # Never past the deadline: a renewal in flight must not hide the end of the lease (A4).
     patience = min(session.patience, max(0.001, session.deadline - sent))
-    waiting = any(c.phase is Phase.WAITING for c in ledger.waiting)
+    waiting = any(c.phase is WAITING for c in ledger.waiting)
     try:
         beat = await store.heartbeat(session.card.id, session.ttl, waiting, patience)
     except (StoreUnavailable, OutcomeUnknown, SetupError) as error:
@@ -214,7 +214,7 @@ def _owe_orphan(ledger: Ledger, session: Session, ref: ClaimRef, now: Instant) -
         return
     orphan = Claim(session, ref.claim, ref.name, EXCLUSIVE, now)
     orphan.number = ref.number
-    orphan.phase = Phase.CLOSED
+    orphan.phase = CLOSED
     ledger.debts[orphan] = Debt(orphan, ledger.bill(orphan, clean=False), now)
 
 
@@ -283,7 +283,7 @@ async def _shut(ledger: Ledger, store: QueueStore) -> None:
         for session in sessions:
             clean = now < session.deadline
             for claim in list(session.claims.values()):
-                held = claim.phase is Phase.HELD
+                held = claim.phase is HELD
                 ledger.lose(claim, LossReason.CLOSED, now)
                 debt = ledger.debts.get(claim)
                 if debt is not None and held and clean:

@@ -15,7 +15,7 @@ from tenure.errors import UsageError
 from tenure.model import Instant, LeaseState, LossReason, Mode, Seconds
 from tenure.observe.events import Abandoned, Event, Lost
 from tenure.ports import Closing, Entry
-from tenure.protocols.records import Claim, Debt, Phase, Session
+from tenure.protocols.records import CLOSED, ENTERING, GRANTED, HELD, WAITING, Claim, Debt, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -120,7 +120,7 @@ class Ledger:
         # With less than half the ttl left the same step extends it, so that a fresh lease is worth something (A1).
         extend = session.opened and session.deadline - sent < session.ttl / 2
         with self.mutex:
-            if claim.phase is Phase.CLOSED:
+            if claim.phase is CLOSED:
                 # Closed between two lines, when it had never been sent and nothing was owed: never send it.
                 return None
             if not claim.unanswered and not claim.sent_twice:
@@ -175,7 +175,7 @@ class Ledger:
         renews it, so without this it would be asked for ever.
         """
         with self.mutex:
-            if claim.phase is not Phase.CLOSED and not claim.session.opened:
+            if claim.phase is not CLOSED and not claim.session.opened:
                 self.finish(claim.session, LossReason.SESSION_ENDED, self.runtime.now())
         self.flush()
 
@@ -192,11 +192,12 @@ class Ledger:
 
     def grant(self, claim: Claim, number: int, floor: int) -> None:
         """A claim became one of the holders. Called under the mutex."""
-        if claim.phase in (Phase.ENTERING, Phase.WAITING) and claim.session.over is None:
+        if claim.phase in (ENTERING, WAITING) and claim.session.over is None:
             claim.number, claim.floor = number, floor
-            claim.phase = Phase.GRANTED
+            claim.phase = GRANTED
             claim.granted_at = self.runtime.now()
-            self.wake(claim)
+            if claim.signal is not None:
+                self.wake(claim)
 
     def deliver(self, messages: Iterable[Message]) -> None:
         """Hand messages to the claims that they are bound to (B4)."""
@@ -238,12 +239,13 @@ class Ledger:
         """Make a grant a lease, unless its session ended meanwhile."""
         now = self.runtime.now()
         with self.mutex:
-            self._check_session(claim.session, now)
-            taken = claim.phase is Phase.GRANTED and claim.session.over is None
+            if now >= claim.session.deadline:
+                self._check_session(claim.session, now)
+            taken = claim.phase is GRANTED and claim.session.over is None
             if max_hold is not None and now >= claim.granted_at + max_hold:
                 taken = False  # its time ran while its caller did not
             if taken:
-                claim.phase = Phase.HELD
+                claim.phase = HELD
                 self.pending.pop(claim, None)
                 if max_hold is not None:
                     self.bounded[claim] = None
@@ -267,7 +269,7 @@ class Ledger:
         """What a lease is worth now. Whoever sees a passed deadline latches it."""
         if claim.lost is not None:
             return LeaseState.LOST
-        if claim.phase is Phase.CLOSED:
+        if claim.phase is CLOSED:
             return LeaseState.RELEASED
         now = self.runtime.now()
         if now >= claim.deadline:
@@ -278,16 +280,19 @@ class Ledger:
     def observe(self, claim: Claim, now: Instant) -> None:
         """Latch what the clock says of a lease."""
         with self.mutex:
-            self._check_session(claim.session, now)
-            if claim.lost is None and claim.hold_until is not None and now >= claim.hold_until:
-                self.lose(claim, LossReason.MAX_HOLD, now)
+            self._end_overdue(claim, now)
         self.flush()
+
+    def _end_overdue(self, claim: Claim, now: Instant) -> None:
+        self._check_session(claim.session, now)
+        if claim.lost is None and claim.hold_until is not None and now >= claim.hold_until:
+            self.lose(claim, LossReason.MAX_HOLD, now)
 
     def lose(self, claim: Claim, reason: LossReason, now: Instant) -> None:
         """A claim ended before its time. Called under the mutex."""
-        if claim.phase is Phase.CLOSED:
+        if claim.phase is CLOSED:
             return
-        was_held = claim.phase is Phase.HELD
+        was_held = claim.phase is HELD
         claim.lost = reason
         self.wake(claim)
         for action in claim.on_lost:
@@ -300,7 +305,7 @@ class Ledger:
     def abandon(self, claim: Claim) -> None:
         """Give back what may or may not have been granted. Never waits: the keeper does it (B2)."""
         with self.mutex:
-            if claim.phase is not Phase.CLOSED:
+            if claim.phase is not CLOSED:
                 now = self.runtime.now()
                 self.emit(Abandoned(claim.name, claim.number))
                 # Cleanly, though the engine may have granted it meanwhile: it was never handed out, so nobody worked
@@ -323,11 +328,10 @@ class Ledger:
             The request, or None if there is nothing to send: it was lost or released before.
         """
         with self.mutex:
-            self._check_session(claim.session, now)
-            if claim.lost is None and claim.hold_until is not None and now >= claim.hold_until:
-                self.lose(claim, LossReason.MAX_HOLD, now)
+            if now >= claim.deadline:
+                self._end_overdue(claim, now)
             closing = None
-            if claim.lost is None and claim.phase is Phase.HELD:
+            if claim.lost is None and claim.phase is HELD:
                 closing = self.bill(claim, clean=True, held=True)
                 debt = Debt(claim, closing, now)
                 debt.not_before = Instant(now + claim.session.patience)
@@ -377,7 +381,7 @@ class Ledger:
 
     def settle(self, claim: Claim) -> None:
         """A claim is closed on this side. Called under the mutex."""
-        claim.phase = Phase.CLOSED
+        claim.phase = CLOSED
         claim.session.claims.pop(claim.id, None)
         self.pending.pop(claim, None)
         self.bounded.pop(claim, None)
@@ -395,9 +399,9 @@ class Ledger:
         for session in self.sessions:
             session.over = session.over or LossReason.FORKED
             for claim in session.claims.values():
-                if claim.phase is not Phase.CLOSED:
+                if claim.phase is not CLOSED:
                     claim.lost = claim.lost or LossReason.FORKED
-                    claim.phase = Phase.CLOSED
+                    claim.phase = CLOSED
         self.sessions, self._after, self.reader = [], [], None
         self.debts.clear()
         self.pending.clear()

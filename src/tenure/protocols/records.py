@@ -13,10 +13,10 @@ from tenure.model import Instant
 from tenure.ports import ClaimRef
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from tenure.model import LossReason, Mode, Seconds
-    from tenure.ports import Closing, Peer, SessionCard, SessionFacts, Signal
+    from tenure.ports import Closing, SessionCard, SessionFacts, Signal
 
 NEVER: Final = Instant(float("-inf"))
 
@@ -32,8 +32,41 @@ class Phase(enum.Enum):
     CLOSED = "closed"
 
 
+# Python 3.11 takes 90 ns for an enum's member and 10 for a module's name, and a cycle asks twenty times.
+ENTERING: Final = Phase.ENTERING
+WAITING: Final = Phase.WAITING
+GRANTED: Final = Phase.GRANTED
+HELD: Final = Phase.HELD
+CLOSED: Final = Phase.CLOSED
+
+
 class Claim:
     """One attempt of this client to get a name. Its id is used once."""
+
+    __slots__ = (
+        "asked_at",
+        "delay",
+        "epoch",
+        "floor",
+        "granted_at",
+        "hinted",
+        "hold_until",
+        "id",
+        "info",
+        "lost",
+        "mode",
+        "name",
+        "number",
+        "on_end",
+        "on_lost",
+        "owner",
+        "phase",
+        "sent_twice",
+        "session",
+        "signal",
+        "unanswered",
+        "wait_until",
+    )
 
     def __init__(self, session: Session, claim: int, name: str, mode: Mode, now: Instant) -> None:
         self.session = session
@@ -42,7 +75,7 @@ class Claim:
         self.mode = mode
         self.delay: Seconds = 0.0
         self.info = ""
-        self.phase = Phase.ENTERING
+        self.phase: Phase = ENTERING
         self.number = 0
         self.floor = 0
         self.lost: LossReason | None = None
@@ -53,7 +86,6 @@ class Claim:
         self.epoch = 0
         """The session's when its enqueue was first sent."""
         self.hinted = False
-        self.peers: Sequence[Peer] = ()
         self.asked_at = now
         self.granted_at = NEVER
         self.wait_until: Instant | None = None
@@ -115,6 +147,8 @@ class Session:
 
 class Debt:
     """A claim that the engine must still be told is closed (B2)."""
+
+    __slots__ = ("claim", "closing", "not_before", "since")
 
     def __init__(self, claim: Claim, closing: Closing, since: Instant) -> None:
         self.claim = claim

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import os
-import subprocess
 import sys
 import time
 from typing import Final
@@ -63,6 +62,8 @@ def _boot() -> str:
 
 
 def _boot_session() -> str:
+    import subprocess
+
     try:
         answer = subprocess.run(
             ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, timeout=5, check=True

@@ -20,7 +20,6 @@ from __future__ import annotations
 import _socket
 import enum
 import fcntl
-import logging
 import os
 import re
 import weakref
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tenure.engines.mail import encode
 from tenure.errors import StoreUnavailable, UsageError
+from tenure.observe.log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -44,7 +44,6 @@ _ADDRESS: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _BACKLOG: Final = 128
 _KEPT_MAX: Final = 256
 _PATHS_MAX: Final = 1024
-_logger = logging.getLogger("tenure")
 
 
 class Presence(enum.Enum):
@@ -114,7 +113,7 @@ class Endpoint:
             self.pulse = self._bind(PULSE, _socket.SOCK_STREAM)
             self.pulse.listen(_BACKLOG)
         except OSError as error:
-            _logger.info("no Unix sockets in %s (%s): waiting there polls", home.folder, error.strerror)
+            logger().info("no Unix sockets in %s (%s): waiting there polls", home.folder, error.strerror)
             self._close_sockets()
             self._unlink(MAIL, PULSE)
         return self

@@ -12,7 +12,6 @@ its header is read by SQLite, which knows of its own connections.
 from __future__ import annotations
 
 import grp
-import logging
 import os
 import sqlite3
 import stat
@@ -26,6 +25,7 @@ from urllib.parse import quote
 from tenure.engines.sqlite.guard import BELL_SUFFIX
 from tenure.engines.sqlite.url import default_path
 from tenure.errors import IncompatibleStore, StoreUnavailable, UnsafeSetup, UsageError
+from tenure.observe.log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -46,7 +46,6 @@ REMOTE: Final = frozenset(
 
 _SHARED_FOLDER: Final = 0o2770
 _SETTLE_S: Final = 0.25
-_logger = logging.getLogger("tenure")
 
 
 class Home:
@@ -254,7 +253,7 @@ def _check_mount(home: Home, mount: Mount) -> None:
             f"{home.path} is mounted as a single file, so that the files beside it are not shared; mount its folder"
         )
     if mount.kind == "virtiofs":
-        _logger.warning("%s lies on virtiofs: locks hold within this machine only, not towards its host", home.path)
+        logger().warning("%s lies on virtiofs: locks hold within this machine only, not towards its host", home.path)
 
 
 def _check_shared_parent(parent: str, gid: int) -> None:

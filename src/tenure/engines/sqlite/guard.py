@@ -34,6 +34,8 @@ _EXCLUSIVE: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
 _BELL_BYTES: Final = 4096
 _EPOLLIN: Final = 1
 _EPOLLEXCLUSIVE: Final = 1 << 28
+_RINGS: Final = 16
+"""How many releases ring after somebody has waited."""
 _SPINS: Final = 20
 _PATIENCE_S: Final = 0.002
 _PATIENCE_MAX_S: Final = 0.020
@@ -86,17 +88,22 @@ class Guard:
         """Let go, and wake one waiter. Harmless if the guard is not held, and in a forked child. Never raises."""
         if self._fd < 0:
             return
-        with suppress(OSError):
+        try:  # noqa: SIM105 - suppress() costs half as much as the unlocking
             fcntl.flock(self._fd, fcntl.LOCK_UN)
-        if self._waited[0]:
-            self._ring()
-
-    def _ring(self) -> None:
-        try:
-            os.write(self._bell, b"\a")
         except OSError:
-            # No bell, or a full one, which nobody has listened to for thousands of releases: nobody waits any more.
-            self._waited[0] = 0
+            pass
+        rings = self._waited[0]
+        if rings:
+            self._ring(rings)
+
+    def _ring(self, rings: int) -> None:
+        if isinstance(self._waited, mmap.mmap):
+            # Counted down before it rings: whoever is woken sets it anew before it tries. Else every release rang from
+            # then on; and if only the next one did, a waiter that a newcomer beats to it would wait alone and longer.
+            self._waited[0] = rings - 1
+        # No bell, or a full one: then nobody has listened for thousands of releases.
+        with suppress(OSError):
+            os.write(self._bell, b"\a")
 
     def is_stale(self) -> bool:
         """Tell whether the file was deleted or replaced since it was opened: others then have another guard."""
@@ -149,9 +156,11 @@ class Guard:
         patience = _PATIENCE_S
         with _Ear(self._bell) as ear:
             while True:
-                # Listen before the try: a release between a failed try and the wait has then left its byte.
-                self._waited[0] = 1
+                # Listen before the try: a release between a failed try and the wait has then left its byte. Empty the
+                # bell first: a byte that comes after that is kept, and a count taken down before it is set again.
                 ear.empty()
+                if isinstance(self._waited, mmap.mmap):
+                    self._waited[0] = _RINGS
                 if self._try():
                     return True
                 left = end - time.monotonic()
@@ -216,7 +225,7 @@ class _Ear:
 
 
 def _open_flag(path: str) -> mmap.mmap | bytearray:
-    """The guard file's one byte, shared by all: not 0 if somebody may be waiting for the bell.
+    """The guard file's one byte, shared by all: how many more releases ring, for somebody may be waiting.
 
     Ringing for nobody would cost every step a system call. Set before a try and read after an unlock, both of which
     are system calls, so neither side can miss the other.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tenure.engines.sqlite.endpoint import bury, is_dead, tidy
 from tenure.engines.stepping import StepStore
-from tenure.ports import Standing
+from tenure.ports import BUSY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ class SqliteStore(StepStore):
     async def enter(self, entry: Entry, timeout: Seconds) -> Place:
         place = await self.run(lambda steps, at: steps.enter(at, entry), timeout)
         # Whoever waits will listen for the end of those in front; whoever only tries must find the dead now.
-        if place.standing is Standing.BUSY:
+        if place.standing is BUSY:
             return await self._past_the_dead(place, lambda steps, at, dead: steps.enter(at, entry, dead), timeout)
         return place
 

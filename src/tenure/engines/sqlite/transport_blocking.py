@@ -32,7 +32,7 @@ class BlockingStore(SqliteStore):
         mutex = self._mutex
         # Ctrl-C may come right after it was taken, so taking it is inside the `try`.
         try:
-            if not mutex.acquire(timeout=timeout):
+            if not mutex.acquire(True, timeout):
                 raise StoreUnavailable(f"other threads of this client kept its connection busy for {timeout:g} s")
             return self.database.step(step, timeout)
         finally:
