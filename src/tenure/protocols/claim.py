@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from tenure.ports import QueueStore
     from tenure.protocols.ledger import Ledger
+    from tenure.protocols.records import Session
 
 RETRY_FIRST: Final = 0.02
 RETRY_MOST: Final = 1.0
@@ -96,6 +97,7 @@ async def acquire(
     Cancellation: safe at every await; nothing is held afterwards, and the claim is closed by the keeper.
     """
     pause = RETRY_FIRST
+    is_first = True
     while True:
         if ledger.closing:
             raise UsageError("this client is closed; open another")
@@ -119,12 +121,28 @@ async def acquire(
             return None
         # An engine that refuses a claim may yet receive an earlier copy of its enqueue: then it wants a tombstone (B1).
         ledger.abandon(claim)
-        if claim.session.over is None:
-            # The engine says the session is over, or that this claim was stolen: the keeper finds out which.
+        over = await _is_over(ledger, store, claim.session)
+        if not over:
+            # This claim was stolen, or nobody answers: the keeper finds out which.
             ledger.inbox.put(claim.session)
             pause = await _pause(ledger, claim, pause)
-        if until is not None and ledger.runtime.now() >= until:
+        if until is not None and ledger.runtime.now() >= until and not (over and at_once and is_first):
             return None
+        # A try whose session was over asks once more: nobody has said that the name is busy.
+        is_first = False
+
+
+async def _is_over(ledger: Ledger, store: QueueStore, session: Session) -> bool:
+    """Ask about a session that refused a claim. The keeper would not: without claims it is left to end (A5)."""
+    if session.over is None:
+        try:
+            beat = await store.heartbeat(session.card.id, session.ttl, False, session.patience)
+        except (StoreUnavailable, OutcomeUnknown, SetupError):
+            return False
+        if not beat.over:
+            return False
+        ledger.ended(session, beat)
+    return True
 
 
 async def _attempt(ledger: Ledger, store: QueueStore, claim: Claim, until: Instant | None, at_once: bool) -> _End:
@@ -175,12 +193,15 @@ async def _enter(ledger: Ledger, store: QueueStore, claim: Claim, until: Instant
             if claim.session.epoch != epoch:
                 # Its claims were reconciled meanwhile, this one not among them: the answer may be from before (A2).
                 raise OutcomeUnknown("the store lost claims, or one was stolen, while the answer was under way")
-        except StoreUnavailable:
-            claim.unanswered = False
-            raise
-        except OutcomeUnknown:
+        except (StoreUnavailable, OutcomeUnknown) as error:
+            if isinstance(error, StoreUnavailable):
+                if not claim.sent_twice:
+                    claim.unanswered = False
+                    raise
+                # This request certainly had no effect; an earlier one may have had.
+                error = OutcomeUnknown(f"an earlier request was not answered, and now: {error}")
             if until is not None and ledger.runtime.now() >= until:
-                raise
+                raise error
             pause = await _pause(ledger, claim, pause)
             if claim.phase is GRANTED and claim.session.opened:
                 # Only the answer was lost: a message is the grant (B4), and its time runs.
@@ -194,6 +215,8 @@ def _answered(ledger: Ledger, claim: Claim, place: Place, sent: Instant) -> None
     with ledger.mutex:
         if place.facts is not None:
             ledger.extended(claim.session, place.facts, sent)
+            if claim.session.changed is not None:
+                ledger.inbox.put(claim.session)
         _apply(ledger, claim, place)
         # Only now, when its number is known: a claim with neither is taken for one that was never sent, and Ctrl-C may
         # come between any two calls.

@@ -135,11 +135,13 @@ async def renew(ledger: Ledger, store: QueueStore, session: Session) -> None:
     except (StoreUnavailable, OutcomeUnknown, SetupError) as error:
         _failed(ledger, session, error)
         return
+    if beat.over:
+        ledger.ended(session, beat)
+        return
     _renewed(ledger, session, beat, sent)
-    if not beat.over:
-        ledger.deliver(beat.granted)
-        if session.changed is not None and session.over is None:
-            await _reconcile(ledger, store, session, session.changed)
+    ledger.deliver(beat.granted)
+    if session.changed is not None and session.over is None:
+        await _reconcile(ledger, store, session, session.changed, sent)
 
 
 def _failed(ledger: Ledger, session: Session, error: Exception) -> None:
@@ -155,22 +157,23 @@ def _failed(ledger: Ledger, session: Session, error: Exception) -> None:
 
 def _renewed(ledger: Ledger, session: Session, beat: Beat, sent: Instant) -> None:
     with ledger.mutex:
-        now = ledger.runtime.now()
         left = session.deadline - sent
-        if beat.over:
-            # Another life, and the session is not in it: not its time was over, the store has lost it (A2).
-            lost = session.facts is not None and beat.facts.life != session.facts.life
-            ledger.finish(session, LossReason.STORE_LOST if lost else LossReason.SESSION_ENDED, now)
-        else:
-            session.next_beat = Instant(sent + session.period)
-            ledger.extended(session, beat.facts, sent)
-            if ledger.watched and session.over is None and session.changed is None:
-                ledger.emit(Renewed("", len(session.claims), left))
+        session.next_beat = Instant(sent + session.period)
+        ledger.extended(session, beat.facts, sent)
+        if ledger.watched and session.over is None and session.changed is None:
+            ledger.emit(Renewed("", len(session.claims), left))
     ledger.flush()
 
 
-async def _reconcile(ledger: Ledger, store: QueueStore, session: Session, facts: SessionFacts) -> None:
-    """Look each own claim up in its queue after a steal or another life of the store (A2)."""
+async def _reconcile(ledger: Ledger, store: QueueStore, session: Session, facts: SessionFacts, sent: Instant) -> None:
+    """Look each own claim up in its queue after a steal or another life of the store (A2).
+
+    Args:
+        facts: what the heartbeat answered.
+        sent: when it was sent. What was found afterwards in the queues stands under the session that it extended: it
+            counts. Were another heartbeat needed, a server that evicts all the time would have changed again by then,
+            and every lease would end at its deadline.
+    """
     known = session.facts
     reason = LossReason.STORE_LOST if known is None or known.life != facts.life else LossReason.STOLEN
     # What the engine has is asked first: each claim is registered here before its request is sent, so one that
@@ -190,10 +193,16 @@ async def _reconcile(ledger: Ledger, store: QueueStore, session: Session, facts:
         _failed(ledger, session, error)
         return
     with ledger.mutex:
+        now = ledger.runtime.now()
         if session.changed == facts:
             session.facts, session.changed = facts, None
-        now = ledger.runtime.now()
-        session.next_beat = now
+            session.next_beat = Instant(sent + session.period)
+            left = session.deadline - sent
+            ledger.extended(session, facts, sent)
+            if ledger.watched and session.over is None:
+                ledger.emit(Renewed("", len(session.claims), left))
+        else:
+            session.next_beat = now
         for ref in orphans:
             _owe_orphan(ledger, session, ref, now)
     ledger.inbox.put(None)

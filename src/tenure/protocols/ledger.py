@@ -20,7 +20,7 @@ from tenure.protocols.records import CLOSED, ENTERING, GRANTED, HELD, WAITING, C
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from tenure.ports import Inbox, Mailbox, Message, Runtime, SessionCard, SessionFacts
+    from tenure.ports import Beat, Inbox, Mailbox, Message, Runtime, SessionCard, SessionFacts
 
 DRIFT: Final = 0.99
 """The part of a granted ttl that is counted on: 1 % for two clocks that run at different rates (A1)."""
@@ -154,7 +154,6 @@ class Ledger:
             return
         elif session.facts is None or (facts.life, facts.stolen) != (session.facts.life, session.facts.stolen):
             session.changed = facts
-            self.inbox.put(session)
             return
         session.ttl = facts.ttl
         session.failing = False
@@ -177,6 +176,14 @@ class Ledger:
         with self.mutex:
             if claim.phase is not CLOSED and not claim.session.opened:
                 self.finish(claim.session, LossReason.SESSION_ENDED, self.runtime.now())
+        self.flush()
+
+    def ended(self, session: Session, beat: Beat) -> None:
+        """The engine says that a session is over."""
+        with self.mutex:
+            # Another life, and the session is not in it: not its time was over, the store has lost it (A2).
+            lost = session.facts is not None and beat.facts.life != session.facts.life
+            self.finish(session, LossReason.STORE_LOST if lost else LossReason.SESSION_ENDED, self.runtime.now())
         self.flush()
 
     def finish(self, session: Session, reason: LossReason, now: Instant) -> None:

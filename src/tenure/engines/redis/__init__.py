@@ -10,6 +10,7 @@ writes. The token protects.
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -60,9 +61,10 @@ class RedisEngine(Engine):
         from tenure.engines.redis.life import ASK, QUESTIONS
         from tenure.engines.redis.pipe import Pipe
 
+        end = time.monotonic() + timeout
         pipe = Pipe(self._dialer.dial(timeout))
         try:
-            self._life.note(pipe.exchange(ASK, QUESTIONS, timeout))
+            self._life.note(pipe.exchange(ASK, QUESTIONS, max(0.001, end - time.monotonic())))
         except OSError as error:
             pipe.close()
             raise StoreUnavailable(f"{self._dialer.shown} did not answer after connecting: {error}") from error

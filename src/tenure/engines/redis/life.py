@@ -44,8 +44,9 @@ class Life:
 
     def note(self, answers: Sequence[Any]) -> None:
         """Take note of the answers to `ASK`; one that is an error (this user may not use INFO) says nothing."""
-        facts = tuple(_field(answers, field) for field in _FIELDS)
         with self._mutex:
+            known = self._facts or (b"",) * len(_FIELDS)
+            facts = tuple(_field(answers, field) or old for field, old in zip(_FIELDS, known, strict=True))
             if self._facts is not None and facts != self._facts:
                 self._changes += 1
             self._facts = facts

@@ -38,6 +38,9 @@ SILENCE_S: Final = 5.0
 CONNECT_S: Final = 5.0
 """Seconds that one attempt to connect may take."""
 
+CONNECT_PAUSES: Final = 25
+"""How many times the pause that would follow, if that is less: half a second, then twice that, and so on."""
+
 PAUSE_FIRST_S: Final = 0.02
 PAUSE_MOST_S: Final = 1.0
 """Seconds between attempts to connect, with jitter."""
@@ -58,6 +61,8 @@ class RedisMailbox(abc.ABC):
         """When the connection is given up; never while nothing is asked for."""
         self._messages: list[Message] = []
         self._pause = PAUSE_FIRST_S
+        self._is_refused = False
+        """The server answers connections and refuses what is asked on them."""
         self._reader: object = None
         self._mutex = native.mutex()
         self._is_closed = False
@@ -156,8 +161,13 @@ class RedisMailbox(abc.ABC):
     async def _connect(self, selector: selectors.BaseSelector, until: Instant | None) -> bool:
         """Connect, and ask; False after a failure and a pause: whoever waits looks again."""
         now = self._runtime.now()
+        refused, self._is_refused = self._is_refused, False
         try:
-            pipe = await self._open(CONNECT_S if until is None else min(CONNECT_S, max(0.001, until - now)))
+            if refused:
+                raise StoreUnavailable("what was asked on the last connection was refused")  # noqa: TRY301
+            # Nothing wakes whoever connects, and the keeper may hear of the grant meanwhile: the first time briefly.
+            most = min(CONNECT_S, self._pause * CONNECT_PAUSES)
+            pipe = await self._open(most if until is None else min(most, max(0.001, until - now)))
         except (StoreUnavailable, OutcomeUnknown, SetupError):
             pause = self._pause * (0.5 + self._runtime.random())
             self._pause = min(self._pause * 2, PAUSE_MOST_S)
@@ -166,7 +176,6 @@ class RedisMailbox(abc.ABC):
         pipe.unblock()
         selector.register(pipe, selectors.EVENT_READ)
         self._pipe = pipe
-        self._pause = PAUSE_FIRST_S
         # What the last connection may have taken along is listed at the next heartbeat, which is asked for at once.
         self.overflowed = True
         return True
@@ -210,9 +219,11 @@ class RedisMailbox(abc.ABC):
         for answer in answers:
             self._silent_at = _NEVER
             if isinstance(answer, ResponseError):
-                # Loading, no master, no right: whatever it is, a new connection says so, with pauses.
+                # Loading, no master, no right: whatever it is, it is asked again on a new connection, with pauses.
                 self._drop()
+                self._is_refused = True
                 return True
+            self._pause = PAUSE_FIRST_S
             if answer is not None:
                 message = decode(answer[1])
                 if message is not None:

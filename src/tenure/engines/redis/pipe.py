@@ -6,6 +6,7 @@ the request. The connection object is kept, since it owns the socket.
 
 from __future__ import annotations
 
+import selectors
 import ssl
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from tenure.engines.redis.dial import Link
     from tenure.model import Seconds
 
+STALE_S: Final = 0.1
+"""Seconds of idleness after which a look at the socket is worth its time."""
+
 _CHUNK: Final = 65_536
 _NOTHING: Final = object()
 _WAITS: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -31,12 +35,13 @@ class Cut(OSError):
 class Pipe:
     """One connection, for one user at a time."""
 
-    __slots__ = ("_connection", "_reader", "_socket", "_timeout")
+    __slots__ = ("_connection", "_reader", "_socket", "_timeout", "_used_at")
 
     def __init__(self, connection: Link) -> None:
         self._connection = connection
         self._socket: socket.socket = connection.socket
         self._timeout: Seconds | None = None
+        self._used_at = time.monotonic()
         self._reader = hiredis.Reader(protocolError=Cut, replyError=ResponseError, notEnoughData=_NOTHING)
 
     def fileno(self) -> int:
@@ -60,12 +65,24 @@ class Pipe:
             while (answer := gets()) is not _NOTHING:
                 answers.append(answer)
             if len(answers) == replies:
+                self._used_at = time.monotonic()
                 return answers
             # A reply in pieces, or the first of several: each gets what is left of the time, not the whole.
             left = end - time.monotonic()
             if left <= 0:
                 raise TimeoutError
             self._patience(left)
+
+    def is_stale(self) -> bool:
+        """Whether it was idle for a while and the server has closed it, or says what nobody asked for.
+
+        Without this look, the first request after a pause longer than the server's `timeout` has an unknown outcome.
+        """
+        if time.monotonic() - self._used_at < STALE_S:
+            return False
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ)
+            return bool(selector.select(0))
 
     def _patience(self, timeout: Seconds) -> None:
         self._socket.settimeout(timeout)

@@ -81,6 +81,8 @@ class RedisStore:
 
     async def enter(self, entry: Entry, timeout: Seconds) -> Place:
         card, mode = entry.session, entry.mode
+        # As it is before the request: what another connection learns meanwhile may be of a loss after it (A2).
+        life = self._life.value
         sent = self._now()
         reply = await self._step(
             "enter",
@@ -102,12 +104,12 @@ class RedisStore:
         )
         if reply[0] == b"exhausted":
             raise UnsafeSetup("the store has given its last number, 2^53 - 1; its clock was wrong. Nothing was entered")
-        return self._place(reply, sent, card.ttl)
+        return self._place(reply, sent, card.ttl, life)
 
     async def look(self, ref: ClaimRef, timeout: Seconds) -> Place:
         sent = self._now()
         reply = await self._step("look", timeout, ref.session, ref.claim, self._bare(ref.name), ref.number)
-        return self._place(reply, sent, 0.0)
+        return self._place(reply, sent, 0.0, "")
 
     async def close(self, closings: Sequence[Closing], timeout: Seconds) -> list[bool]:
         arguments: list[str | int] = []
@@ -230,11 +232,11 @@ class RedisStore:
         """A name without the namespace, which is part of every key."""
         return name[len(self._prefix) :]
 
-    def _place(self, reply: list[bytes], sent: Instant, ttl: Seconds) -> Place:
+    def _place(self, reply: list[bytes], sent: Instant, ttl: Seconds, life: str) -> Place:
         standing = _STANDINGS[reply[0]]
         if len(reply) == 1:
             return Place(standing)
-        facts = SessionFacts(ttl, self._life.value, int(reply[3])) if reply[3] else None
+        facts = SessionFacts(ttl, life, int(reply[3])) if reply[3] else None
         peers = tuple(
             Peer(_text(session), _text(address), Instant(sent + int(left) / 1e6))
             for session, address, left in _rows(reply[5:], 3)

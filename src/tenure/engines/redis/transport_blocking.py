@@ -39,7 +39,12 @@ class BlockingWire:
         self._is_shut = False
 
     async def exchange(self, payload: bytes, replies: int, timeout: Seconds) -> list[Any]:
-        pipe = self._take(timeout)
+        pipe = self._idle_one()
+        if pipe is None:
+            # Connecting takes its part of the time: a renewal must not outlast the deadline that it is for (A4).
+            end = time.monotonic() + timeout
+            pipe = self._take(timeout)
+            timeout = max(0.001, end - time.monotonic())
         try:
             answers = pipe.exchange(payload, replies, timeout)
         except BaseException as error:
@@ -52,11 +57,19 @@ class BlockingWire:
         self._give(pipe)
         return answers
 
+    def _idle_one(self) -> Pipe | None:
+        """An idle connection that the server, or a balancer on the way, has not closed meanwhile."""
+        while self._idle:
+            try:
+                pipe = self._idle.pop()
+            except IndexError:  # another thread took it
+                return None
+            if not pipe.is_stale():
+                return pipe
+            self._drop(pipe)
+        return None
+
     def _take(self, timeout: Seconds) -> Pipe:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            pass
         end = time.monotonic() + timeout
         with self._changed:
             while not self._idle:
@@ -106,6 +119,8 @@ class BlockingWire:
 
     def disown(self) -> None:
         """In a forked child: let go of the parent's connections without a word to the server."""
+        # Another thread of the parent's may have held it when it forked: it would never be let go here.
+        self._changed = threading.Condition()
         self.shut()
 
 

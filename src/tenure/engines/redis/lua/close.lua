@@ -9,6 +9,8 @@ local reply = {'closed'}
 
 local function close(session, id, name, number, tombstone, clean, ttl)
   if tombstone == '1' then
+    -- As in heartbeat.lua: what gives memory back must not be refused for the lack of it.
+    call('PERSIST', TAG .. 's:' .. session)
     if call('EXISTS', TAG .. 's:' .. session) == 0 then
       -- The opening request itself may still arrive: an ended record refuses it as long as it could live.
       call('HSET', TAG .. 's:' .. session, 'until', '0', 'ended', '1', 'stolen', '0', 'address', '')

@@ -50,7 +50,9 @@ local reply
 if rows[1] and ARGV[13] == '1' then
   reply = {'busy', '0', '0', stolen, other}
 else
-  local row = ARGV[14] == '1' and find(session, id, name, '0')
+  -- Its own list tells a repeat at once, also one that its sender knows nothing of: a proxy between us sent it twice.
+  local known = ARGV[14] == '1' or (record[1] and call('ZCOUNT', TAG .. 'o:' .. session, id, id) > 0)
+  local row = known and find(session, id, name, '0')
   if row and row.freed == 0 then
     -- A repeat. Settling has told it if it holds; the answer says so too.
     if row.floor ~= '0' then return {'holds', row.number, row.floor, stolen, '0'} end

@@ -7,6 +7,9 @@
 local session = ARGV[3]
 local record = call('HMGET', TAG .. 's:' .. session, 'until', 'ended', 'stolen')
 if not record[1] or record[2] ~= '0' or tonumber(record[1]) <= NOW then return {'over'} end
+-- A server whose memory is full refuses HSET as a script's first write, and lets a script finish that has written
+-- before (SCRIPT_WRITE_DIRTY). PERSIST changes nothing and needs no memory: a full server ends nobody's lease.
+call('PERSIST', TAG .. 's:' .. session)
 extend(session, tonumber(ARGV[4]))
 sweep(SWEEP)
 local reply = {'lives', record[3]}
