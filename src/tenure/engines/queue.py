@@ -264,13 +264,9 @@ class Steps:
             if entry.opening or entry.extend:
                 tables.extend(card.id, at.now_us + _us(card.ttl))
                 facts = SessionFacts(card.ttl, tables.life, row.stolen)
-        mode = entry.mode
-        blocked = self._blocked(at, entry.name, mode, NUMBER_MAX + 1)
-        # Whoever blocks it lives, and watches those in front of itself (B6): the head of the queue is not its affair.
-        # Nor is it where nothing blocks an exclusive claim, for then the queue is empty.
-        sees_head = mode.kind is Kind.PERMITS or (mode.kind is Kind.SHARED and not blocked)
-        prefix = self._settle(at, entry.name) if sees_head else []
-        limit = _other_limit(prefix, mode) if mode.kind is Kind.PERMITS else 0
+        prefix = self._settle(at, entry.name)
+        blocked = self._blocked(at, entry.name, entry.mode, NUMBER_MAX + 1) if prefix else []
+        limit = _other_limit(prefix, entry.mode) if entry.mode.kind is Kind.PERMITS else 0
         if blocked and entry.at_once:
             return Place(BUSY, peers=self._peers(at, blocked), facts=facts, limit=limit)
         number = tables.draw(at.wall_us)

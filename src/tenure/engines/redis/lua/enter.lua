@@ -33,15 +33,16 @@ else
 end
 
 if ARGV[14] == '1' then asking = session .. ' ' .. id end
--- Whoever blocks it lives, and watches those in front of itself (B6): the head of the queue is not its affair. Nor is
--- it where nothing blocks an exclusive claim, for then the queue is empty.
-local rows, prefix, other = blocked(name, kind, permits, limit, '+inf'), {}, '0'
-if kind == 'p' or (kind == 's' and not rows[1]) then prefix = settle(name, 0) end
-if kind == 'p' then
-  for _, row in ipairs(prefix) do
-    if row.kind == 'p' and row.limit ~= limit then
-      other = whole(row.limit)
-      break
+local prefix = settle(name, 0)
+local rows, other = {}, '0'
+if prefix[1] then
+  rows = blocked(name, kind, permits, limit, '+inf')
+  if kind == 'p' then
+    for _, row in ipairs(prefix) do
+      if row.kind == 'p' and row.limit ~= limit then
+        other = whole(row.limit)
+        break
+      end
     end
   end
 end
