@@ -168,11 +168,9 @@ def _renewed(ledger: Ledger, session: Session, beat: Beat, sent: Instant) -> Non
 async def _reconcile(ledger: Ledger, store: QueueStore, session: Session, facts: SessionFacts, sent: Instant) -> None:
     """Look each own claim up in its queue after a steal or another life of the store (A2).
 
-    Args:
-        facts: what the heartbeat answered.
-        sent: when it was sent. What was found afterwards in the queues stands under the session that it extended: it
-            counts. Were another heartbeat needed, a server that evicts all the time would have changed again by then,
-            and every lease would end at its deadline.
+    The heartbeat that answered `facts`, sent at `sent`, counts then: what is found afterwards in the queues stands under
+    the session that it extended. Were another heartbeat needed, a server that evicts all the time would have changed
+    again by then, and every lease would end at its deadline.
     """
     known = session.facts
     reason = LossReason.STORE_LOST if known is None or known.life != facts.life else LossReason.STOLEN

@@ -164,7 +164,7 @@ class RedisMailbox(abc.ABC):
         refused, self._is_refused = self._is_refused, False
         try:
             if refused:
-                raise StoreUnavailable("what was asked on the last connection was refused")  # noqa: TRY301
+                raise StoreUnavailable("what was asked on the last connection was refused")
             # Nothing wakes whoever connects, and the keeper may hear of the grant meanwhile: the first time briefly.
             most = min(CONNECT_S, self._pause * CONNECT_PAUSES)
             pipe = await self._open(most if until is None else min(most, max(0.001, until - now)))
