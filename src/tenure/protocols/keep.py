@@ -168,7 +168,7 @@ def _renewed(ledger: Ledger, session: Session, beat: Beat, sent: Instant) -> Non
 async def _reconcile(ledger: Ledger, store: QueueStore, session: Session, facts: SessionFacts, sent: Instant) -> None:
     """Look each own claim up in its queue after a steal or another life of the store (A2).
 
-    The heartbeat that answered `facts`, sent at `sent`, counts then: what is found afterwards in the queues stands under
+    The heartbeat that answered `facts`, sent at `sent`, counts then: what is found in the queues after it stands under
     the session that it extended. Were another heartbeat needed, a server that evicts all the time would have changed
     again by then, and every lease would end at its deadline.
     """
