@@ -331,18 +331,6 @@ class Sender:
             self._socket.close()
 
 
-def send(home: Home, address: str, payload: bytes, sock: _socket.socket) -> bool:
-    """Send one datagram; False if the mailbox is full, missing or dead. Never waits, never raises."""
-    path = _mail_path(home, address)
-    if path is None:
-        return False
-    try:
-        sock.sendto(payload, path)
-    except (OSError, UnicodeError):
-        return False
-    return True
-
-
 def _mail_path(home: Home, address: str) -> str | None:
     return home.reach(address + MAIL) if _ADDRESS.fullmatch(address) else None
 
