@@ -118,7 +118,7 @@ MUTANTS = [
         "a repeat enters again",
         "B1",
         "enter",
-        "local row = ARGV[14] == '1' and find(session, id, name, '0')",
+        "local row = known and find(session, id, name, '0')",
         "local row = false",
     ),
     Mutant("tries are queued", "B2", "enter", "if rows[1] and ARGV[13] == '1' then", "if false then"),

@@ -1,0 +1,455 @@
+"""A network that fails between a client and a real server: every call ends in a grant or a typed error, never a guess.
+
+Nothing is held after an error once the keeper has paid; a lost connection is not a lost lease.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from tenure import AcquireTimeout, Client, LossReason, OutcomeUnknown, StoreUnavailable
+from tenure.engines.redis.store import RedisStore
+from tenure.engines.redis.transport_blocking import BlockingWire
+from tenure.model import LeaseState
+from tenure.observe.events import Lost, Renewed, Suspect
+from tenure.protocols.ledger import Ledger
+from tenure.runtimes import native
+from tests.redis.rig import SLACK, Attempt, Looped, Told, has_paid, listens, through, waits
+from tests.servers import redis
+from tests.servers.processes import until
+from tests.servers.proxy import Proxy
+from tests.servers.redis import RedisServer
+from tests.servers.resp import frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.redis.rig import AnyClient
+
+pytestmark = pytest.mark.skipif(redis.missing() is not None, reason=redis.missing() or "")
+
+TTL: Final = 1.5
+"""Renewed each 0.5 s; a request without an answer is given up after 0.25 s."""
+
+PERIOD: Final = TTL / 3
+PATIENCE: Final = TTL / 6
+LONG: Final = 60.0
+"""A ttl that no test outlasts."""
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared: RedisServer) -> RedisServer:
+    shared.cli("FLUSHALL")
+    return shared
+
+
+@pytest.fixture
+def proxy(server: RedisServer) -> Iterator[Proxy]:
+    with Proxy(server.address, frame=frame) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def witness(server: RedisServer) -> Iterator[Client]:
+    """A client whose network is sound."""
+    with Client(server.url, ttl=LONG) as client:
+        yield client
+
+
+@pytest.fixture(params=[Client, Looped])
+def client(request: pytest.FixtureRequest, proxy: Proxy) -> Iterator[AnyClient]:
+    """A client behind the proxy, blocking or asyncio, with its connections made."""
+    with request.param(through(proxy), ttl=TTL) as client:
+        client.lock("warm").acquire().release()
+        yield client
+        proxy.heal()
+
+
+# -- faults that pass -------------------------------------------------------------------------------------------------
+
+
+def cut(proxy: Proxy, how: Any) -> None:
+    """Close the connections while a request is on its way; it never arrives."""
+    proxy.hold("requests")
+    until(lambda: proxy.held("requests"), "a request is on its way")
+    assert proxy.cut(how) > 0
+    proxy.heal()
+
+
+def lose(proxy: Proxy, *what: Any) -> None:
+    """Let requests or replies disappear, and after them whatever else is sent on those connections."""
+    before = dict(proxy.dropped)
+    proxy.drop(*what)
+    until(lambda: any(proxy.dropped[one] > before[one] for one in what), "something is lost")
+    proxy.heal()
+
+
+FAULTS: Final[dict[str, Callable[[Proxy], object]]] = {
+    "reset": lambda proxy: cut(proxy, "rst"),
+    "end of stream": lambda proxy: cut(proxy, "fin"),
+    "half-open": lambda proxy: lose(proxy, "requests", "replies"),
+    "lost reply": lambda proxy: lose(proxy, "replies"),
+}
+
+
+@pytest.fixture(params=FAULTS)
+def fault(request: pytest.FixtureRequest) -> Callable[[Proxy], object]:
+    return FAULTS[request.param]
+
+
+def during(fault: Callable[[Proxy], object], proxy: Proxy, do: Callable[[], Any]) -> Attempt[Any]:
+    """Do it, with a fault while its request is under way."""
+    hit = Attempt(lambda: (fault(proxy), True))
+    until(lambda: proxy._modes["replies"].value != "flow" or proxy._modes["requests"].value != "flow", "it is armed")
+    attempt = Attempt(do)
+    hit.outcome()
+    return attempt
+
+
+def test_an_acquire_through_a_fault_is_granted_with_one_claim(
+    client: AnyClient, witness: Client, proxy: Proxy, fault: Callable[[Proxy], object]
+) -> None:
+    begun = native.now()
+    lease = during(fault, proxy, client.lock("n", wait=10).acquire).outcome()
+    assert native.now() - begun < PATIENCE + SLACK
+    queue = witness.inspect("n")
+    assert [c.token for c in queue.holders] == [lease.token]
+    assert queue.waiters == ()
+    lease.release()
+    assert witness.names() == []
+
+
+def test_a_release_through_a_fault_raises_nothing_and_frees_the_name(
+    client: AnyClient, witness: Client, proxy: Proxy, fault: Callable[[Proxy], object]
+) -> None:
+    lease = client.lock("n").acquire()
+    begun = native.now()
+    assert during(fault, proxy, lease.release).end() is None
+    with witness.lock("n", wait=10) as next_one:
+        assert native.now() - begun < 2 * PATIENCE + SLACK
+        assert next_one.token > lease.token
+    until(lambda: has_paid(client), "the keeper has paid")
+
+
+def test_a_fault_during_a_heartbeat_is_not_a_lost_lease(
+    witness: Client, proxy: Proxy, fault: Callable[[Proxy], object]
+) -> None:
+    told = Told()
+    with Client(through(proxy), ttl=TTL, on_event=told) as client:
+        lease = client.lock("n").acquire()
+        fault(proxy)  # nothing but the heartbeat is sent
+        struck = native.now()
+        told.wait(Renewed, since=struck)
+        assert native.now() - struck < PATIENCE + SLACK
+        assert lease.held
+        assert lease.lost is None
+        assert told.at(Suspect)
+        assert witness.lock("n").try_acquire() is None
+        until(lambda: lease.state is LeaseState.HELD, "no longer suspect")
+        lease.release()
+
+
+def test_a_try_and_an_inspection_after_all_connections_were_closed_are_answered(
+    client: AnyClient, proxy: Proxy
+) -> None:
+    """As a server closes idle connections, or a balancer on the way does."""
+    proxy.cut("fin")
+    if isinstance(client, Looped):
+        wire: Any = client._core.store
+        until(lambda: wire._wire._pipe is None, "the loop has noticed")
+    time.sleep(0.15)  # a connection in steady use is not looked at
+    lease = client.lock("n").try_acquire()
+    assert lease is not None
+    lease.release()
+
+
+# -- faults that stay -------------------------------------------------------------------------------------------------
+
+
+def test_an_acquire_that_is_never_answered_is_unknown_and_nothing_is_left_of_it(
+    client: AnyClient, witness: Client, proxy: Proxy
+) -> None:
+    proxy.drop("replies")
+    with pytest.raises(OutcomeUnknown):
+        client.lock("n", wait=0.5).acquire()
+    # Not a guess: the store did get it.
+    assert len(witness.inspect("n").holders) == 1
+    proxy.heal()
+    until(lambda: has_paid(client), "the keeper has paid")
+    assert witness.names() == []
+
+
+def test_positive_control_without_abandon_an_unanswered_acquire_stays(
+    witness: Client, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ledger, "abandon", lambda self, claim: None)
+    with Client(through(proxy), ttl=LONG) as client:
+        client.lock("warm").acquire().release()
+        proxy.drop("replies")
+        attempt: Attempt[Any] = Attempt(client.lock("n", wait=0.2).try_acquire)
+        until(lambda: witness.inspect("n").holders, "the store has it")
+        proxy.cut()
+        proxy.heal()
+        assert isinstance(attempt.end(), OutcomeUnknown)
+        client.lock("other").acquire().release()
+        assert len(witness.inspect("n").holders) == 1
+
+
+def test_a_server_out_of_reach_is_unavailable_at_once_and_the_lease_stays_until_its_deadline(
+    witness: Client, proxy: Proxy
+) -> None:
+    told = Told()
+    with Client(through(proxy), ttl=TTL, on_event=told) as client:
+        lease = client.lock("n").acquire()
+        deadline = lease.deadline
+        proxy.refuse()
+        proxy.cut()
+        begun = native.now()
+        with pytest.raises((StoreUnavailable, OutcomeUnknown)):
+            client.lock("m").try_acquire()
+        with pytest.raises(StoreUnavailable):
+            client.lock("m").acquire()
+        assert native.now() - begun < SLACK
+        told.wait(Suspect)
+        assert lease.state is LeaseState.SUSPECT
+        deadline = max(deadline, lease.deadline)
+        lost_at = told.wait(Lost)
+        assert lease.lost is LossReason.DEADLINE
+        assert deadline <= lost_at < deadline + SLACK
+        proxy.heal()
+        with client.lock("n", wait=5) as again:
+            assert again.token > lease.token
+        client.lock("m", wait=5).acquire().release()
+
+
+def test_a_slow_way_to_the_server_never_hides_the_deadline(proxy: Proxy) -> None:
+    """Connecting, introducing itself and the heartbeat share the time of one request."""
+    told = Told()
+    with Client(through(proxy), ttl=TTL, on_event=told) as client:
+        lease = client.lock("n").acquire()
+        deadline = lease.deadline
+        proxy.delay(PATIENCE * 0.45)  # one round trip is almost all the patience there is
+        proxy.cut()
+        lost_at = told.wait(Lost)
+        deadline = max(deadline, lease.deadline)
+        assert lease.lost is LossReason.DEADLINE
+        assert deadline <= lost_at < deadline + 0.1
+        proxy.heal()
+        proxy.cut()
+
+
+# -- a stopped server -------------------------------------------------------------------------------------------------
+
+
+def test_a_stopped_server_costs_the_lease_at_its_deadline_and_grants_a_larger_token_afterwards() -> None:
+    told = Told()
+    with (
+        RedisServer() as server,
+        Client(server.url, ttl=1.0, on_event=told) as client,
+        Client(server.url, ttl=1.0) as other,
+    ):
+        other.lock("warm").acquire().release()
+        lease = client.lock("n").acquire()
+        server.stop()
+        try:
+            waiting: Attempt[Any] = Attempt(other.lock("n", wait=10).acquire)
+            told.wait(Suspect)
+            assert lease.held
+            lost_at = told.wait(Lost)
+            assert lease.lost is LossReason.DEADLINE
+            assert lease.deadline <= lost_at < lease.deadline + 0.1
+            assert not waiting.ended_at
+        finally:
+            server.cont()
+        went_on = native.now()
+        successor = waiting.outcome()
+        print(f"granted {waiting.ended_at - went_on:.3f} s after SIGCONT")
+        assert successor.token > lease.token
+        assert [c.token for c in other.inspect("n").holders] == [successor.token]
+        assert waiting.ended_at - went_on < 1.0 + SLACK
+        successor.release()
+
+
+# -- while waiting ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["rst", "fin"])
+def test_a_waiter_whose_connections_are_cut_still_gets_its_grant_soon(
+    client: AnyClient, witness: Client, server: RedisServer, proxy: Proxy, how: Any
+) -> None:
+    held = witness.lock("n").acquire()
+    attempt: Attempt[Any] = Attempt(client.lock("n", wait=20).acquire)
+    waits(witness, "n")
+    listens(server)
+    proxy.cut(how)
+    begun = native.now()
+    held.release()
+    lease = attempt.outcome()
+    print(f"granted {attempt.ended_at - begun:.3f} s after the cut and the release")
+    assert attempt.ended_at - begun < SLACK
+    assert lease.token > held.token
+    lease.release()
+
+
+def test_a_grant_that_is_lost_on_its_way_is_found_with_the_next_heartbeat(
+    client: AnyClient, witness: Client, server: RedisServer, proxy: Proxy
+) -> None:
+    held = witness.lock("n").acquire()
+    attempt: Attempt[Any] = Attempt(client.lock("n", wait=20).acquire)
+    waits(witness, "n")
+    listens(server)
+    proxy.drop("replies")
+    begun = native.now()
+    held.release()
+    until(lambda: proxy.dropped["replies"], "the grant is lost")
+    proxy.heal()
+    lease = attempt.outcome()
+    print(f"granted {attempt.ended_at - begun:.3f} s after the release whose message was lost")
+    assert attempt.ended_at - begun < PERIOD + 2 * PATIENCE + SLACK
+    lease.release()
+
+
+def test_a_waiter_that_connects_into_silence_hears_of_its_grant_from_the_keeper(
+    server: RedisServer, witness: Client, proxy: Proxy
+) -> None:
+    with Proxy(server.address) as silent, Client(through(proxy), ttl=TTL) as client:
+        held = witness.lock("n").acquire()
+        client.lock("warm").acquire().release()
+        silent.hold()
+        # New connections meet silence, those of the keeper and the callers work.
+        proxy.target = silent.address
+        attempt: Attempt[Any] = Attempt(client.lock("n", wait=20).acquire)
+        waits(witness, "n")
+        begun = native.now()
+        held.release()
+        lease = attempt.outcome()
+        print(f"granted {attempt.ended_at - begun:.3f} s after the release, without a mailbox")
+        assert attempt.ended_at - begun < PERIOD + 0.5 + SLACK
+        lease.release()
+
+
+def test_positive_control_a_heartbeat_that_lists_no_grants_leaves_the_waiter_waiting(
+    witness: Client, server: RedisServer, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heartbeat = RedisStore.heartbeat
+    monkeypatch.setattr(
+        RedisStore,
+        "heartbeat",
+        lambda self, session, ttl, waiting, timeout: heartbeat(self, session, ttl, False, timeout),
+    )
+    told = Told()
+    with Client(through(proxy), ttl=TTL, on_event=told) as client:
+        held = witness.lock("n").acquire()
+        attempt: Attempt[Any] = Attempt(client.lock("n", wait=1.3).acquire)
+        waits(witness, "n")
+        listens(server)
+        proxy.drop("replies")
+        held.release()
+        until(lambda: proxy.dropped["replies"], "the grant is lost")
+        proxy.heal()
+        assert isinstance(attempt.end(), AcquireTimeout)
+        assert told.at(Renewed)
+
+
+def test_a_waiter_survives_an_outage_and_is_granted_when_it_is_over(
+    client: AnyClient, witness: Client, proxy: Proxy
+) -> None:
+    held = witness.lock("n").acquire()
+    attempt: Attempt[Any] = Attempt(client.lock("n", wait=20).acquire)
+    waits(witness, "n")
+    proxy.refuse()
+    proxy.cut()
+    held.release()
+    until(lambda: proxy.connections == 0, "it is cut off")
+    proxy.accept()
+    begun = native.now()
+    lease = attempt.outcome()
+    assert attempt.ended_at - begun < PERIOD + SLACK
+    lease.release()
+
+
+# -- sent twice, or late ----------------------------------------------------------------------------------------------
+
+
+def test_an_enqueue_that_arrives_twice_makes_one_claim(client: AnyClient, witness: Client, proxy: Proxy) -> None:
+    for busy in (False, True):
+        held = witness.lock("n").acquire() if busy else None
+        proxy.duplicate()
+        attempt: Attempt[Any] = Attempt(client.lock("n", wait=10).acquire)
+        if held is not None:
+            until(lambda: witness.inspect("n").waiters, "it waits")
+            # After a look at its answer everything that it sent has been done.
+            assert len(witness.inspect("n").waiters) == 1
+            held.release()
+        lease = attempt.outcome()
+        queue = witness.inspect("n")
+        assert [c.token for c in queue.holders + queue.waiters] == [lease.token]
+        lease.release()
+        assert witness.names() == []
+
+
+class LateWire:
+    """A wire on which one request is delayed for long: its sender hears nothing, and later it arrives."""
+
+    def __init__(self, wire: BlockingWire) -> None:
+        self._wire = wire
+        self.late: bytes | None = None
+
+    async def exchange(self, payload: bytes, replies: int, timeout: float) -> list[Any]:
+        if self.late is None:
+            self.late = payload
+            raise OutcomeUnknown("no answer")
+        return await self._wire.exchange(payload, replies, timeout)
+
+    def forget(self) -> None:
+        self._wire.forget()
+
+
+def late_enqueue(server: RedisServer, client: Client, name: str) -> None:
+    """Ask for a name; the request arrives when its sender has given up and the keeper has paid."""
+    store = client._core.store
+    assert isinstance(store, RedisStore)
+    assert isinstance(store._wire, BlockingWire)
+    wire = LateWire(store._wire)
+    store._wire = wire
+    with pytest.raises(OutcomeUnknown):
+        client.lock(name).try_acquire()
+    store._wire = wire._wire
+    until(lambda: has_paid(client), "the keeper has paid")
+    assert wire.late is not None
+    with server.connect() as connection:
+        connection.sock.sendall(wire.late)
+        connection.read()
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_an_enqueue_that_arrives_after_it_was_abandoned_is_refused(
+    server: RedisServer, witness: Client, opened: bool
+) -> None:
+    with Client(server.url, ttl=LONG) as client:
+        if opened:
+            client.lock("warm").acquire().release()
+        late_enqueue(server, client, "n")
+        assert witness.names() == []
+        with client.lock("n", wait=5), pytest.raises(AcquireTimeout):
+            witness.lock("n", wait=0).acquire()
+
+
+def test_positive_control_without_a_tombstone_a_late_enqueue_takes_the_name(
+    server: RedisServer, witness: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bill = Ledger.bill
+    monkeypatch.setattr(Ledger, "bill", lambda self, claim, **how: bill(self, claim, **how)._replace(tombstone=False))
+    with Client(server.url, ttl=LONG) as client:
+        client.lock("warm").acquire().release()
+        late_enqueue(server, client, "n")
+        assert witness.names() == ["n"]

@@ -1,0 +1,442 @@
+"""A store that forgets: whatever the server loses, its holders are told at their next contact; tokens keep rising."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from tenure import Client, Lease, LossReason
+from tenure.engines.redis import life
+from tenure.engines.redis.life import Life
+from tenure.engines.redis.store import RedisStore
+from tenure.model import EXCLUSIVE, LeaseState
+from tenure.observe.events import Lost, Renewed
+from tenure.ports import Entry, SessionCard
+from tenure.runtimes import native
+from tenure.runtimes.blocking import run
+from tests.redis.rig import SLACK, Attempt, SocketWire, Told, socket_wire, through, waits
+from tests.servers import clock as clocks
+from tests.servers import redis
+from tests.servers.processes import until
+from tests.servers.proxy import Proxy
+from tests.servers.redis import PERSISTENCE, RedisServer
+from tests.servers.redis_sentinels import Sentinels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.skipif(redis.missing() is not None, reason=redis.missing() or "")
+movable = pytest.mark.skipif(clocks.missing() is not None, reason=clocks.missing() or "")
+
+TTL: Final = 1.5
+PERIOD: Final = TTL / 3
+LONG: Final = 60.0
+HOUR: Final = 3600.0
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: RedisServer, told: Told) -> Iterator[Client]:
+    with Client(server.url, ttl=TTL, on_event=told) as client:
+        yield client
+
+
+@pytest.fixture
+def other(server: RedisServer) -> Iterator[Client]:
+    with Client(server.url, ttl=TTL) as client:
+        yield client
+
+
+def is_told(lease: Lease, told: Told, since: float, reason: LossReason = LossReason.STORE_LOST) -> None:
+    """The holder learns of its loss at its next heartbeat, and long before its deadline."""
+    at = told.wait(Lost, since)
+    print(f"told after {at - since:.3f} s at a ttl of {TTL:g} s: {lease.lost}")
+    assert lease.lost is reason
+    assert at < lease.deadline
+    assert at - since < PERIOD + SLACK
+    assert lease.state is LeaseState.LOST
+
+
+def stays(lease: Lease, told: Told, since: float) -> None:
+    """The holder is renewed as if nothing had been."""
+    at = told.wait(Renewed, since)
+    print(f"renewed after {at - since:.3f} s at a ttl of {TTL:g} s")
+    assert at - since < PERIOD + SLACK
+    assert lease.held
+    assert lease.lost is None
+
+
+# -- killed and restarted ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("persistence", PERSISTENCE)
+def test_after_a_kill_and_a_restart_the_holder_is_told_the_truth(persistence: Any, told: Told) -> None:
+    with (
+        RedisServer(persistence=persistence) as server,
+        Client(server.url, ttl=TTL, on_event=told) as client,
+        Client(server.url, ttl=TTL) as other,
+    ):
+        lease = client.lock("n").acquire()
+        server.restart()
+        back = native.now()
+        if persistence in ("everysec", "always"):
+            # SIGKILL keeps what was written to the kernel.
+            stays(lease, told, back)
+            assert other.lock("n").try_acquire() is None
+            lease.release()
+        else:
+            is_told(lease, told, back)
+        with other.lock("n", wait=5) as successor:
+            assert successor.token > lease.token
+
+
+def test_a_snapshot_that_knows_one_lease_and_not_the_other_keeps_the_one(told: Told) -> None:
+    with (
+        RedisServer(persistence="rdb") as server,
+        Client(server.url, ttl=TTL, on_event=told) as client,
+        Client(server.url, ttl=TTL) as other,
+    ):
+        kept, released = client.lock("kept").acquire(), client.lock("released").acquire()
+        server.cli("SAVE")
+        lost = client.lock("lost").acquire()
+        released.release()
+        server.restart()
+        back = native.now()
+        is_told(lost, told, back)
+        assert kept.held
+        assert other.lock("kept").try_acquire() is None
+        # What the snapshot brought back is nobody's: the keeper closes it.
+        until(lambda: other.names() == ["kept"], "the restored claim is closed")
+        for name in ("lost", "released"):
+            with other.lock(name, wait=5) as successor:
+                assert successor.token > lost.token
+        kept.release()
+
+
+# -- emptied ----------------------------------------------------------------------------------------------------------
+
+GENESIS: Final = "{tenure:0}:genesis"
+
+
+@pytest.mark.parametrize("command", ["FLUSHALL", "FLUSHDB"])
+def test_after_a_flush_the_holder_is_told_and_tokens_rise(
+    server: RedisServer, client: Client, other: Client, told: Told, command: str
+) -> None:
+    lease = client.lock("n").acquire()
+    other.lock("warm").acquire().release()
+    server.cli(command)
+    since = native.now()
+    with other.lock("n", wait=5) as successor:
+        assert successor.token > lease.token
+        is_told(lease, told, since)
+    with client.lock("n", wait=5) as again:
+        assert again.token > successor.token
+
+
+def test_a_waiter_of_an_emptied_store_asks_again(server: RedisServer, client: Client, other: Client) -> None:
+    lease = client.lock("n").acquire()
+    attempt = Attempt(other.lock("n", wait=20).acquire)
+    waits(client, "n")
+    server.cli("FLUSHALL")
+    since = native.now()
+    successor = attempt.outcome()
+    print(f"granted {attempt.ended_at - since:.3f} s after FLUSHALL")
+    assert successor.token > lease.token
+    assert attempt.ended_at - since < PERIOD + SLACK
+    successor.release()
+
+
+@pytest.mark.parametrize("how", ["try", "wait"])
+def test_an_idle_client_of_an_emptied_store_gets_what_is_free_at_once(
+    server: RedisServer, client: Client, how: str
+) -> None:
+    with Client(server.url, ttl=LONG) as idle:
+        idle.lock("warm").acquire().release()
+        server.cli("FLUSHALL")
+        begun = native.now()
+        lease = idle.lock("n").try_acquire() if how == "try" else idle.lock("n", wait=5).acquire()
+        assert lease is not None, "nobody has it"
+        print(f"granted {native.now() - begun:.3f} s after it asked")
+        assert native.now() - begun < SLACK
+        lease.release()
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_without_its_genesis_record_a_store_keeps_its_leases_and_its_order(
+    server: RedisServer, client: Client, other: Client, told: Told, anew: bool
+) -> None:
+    lease = client.lock("n").acquire()
+    assert server.cli("DEL", GENESIS) == 1
+    since = native.now()
+    if anew:
+        with Client(server.url) as stranger:
+            stranger.lock("other").acquire().release()
+    # Another life of the store: the claims are looked up, and found.
+    stays(lease, told, since)
+    assert other.lock("n").try_acquire() is None
+    lease.release()
+    with other.lock("n", wait=5) as successor:
+        assert successor.token > lease.token
+
+
+def test_a_loss_beside_a_new_connection_is_not_taken_for_the_life_in_which_a_session_was_opened(
+    server: RedisServer,
+) -> None:
+    """The session is opened, its queue is evicted, another thread connects, and only then is the reply read."""
+    known = Life()
+
+    class Slow(SocketWire):
+        async def exchange(self, payload: bytes, replies: int, timeout: float) -> list[Any]:
+            answers = await super().exchange(payload, replies, timeout)
+            known.note([b"\r\nrun_id:1\r\nmaster_replid:1\r\nevicted_keys:1\r\n"])
+            return answers
+
+    known.note([b"\r\nrun_id:1\r\nmaster_replid:1\r\nevicted_keys:0\r\n"])
+    with socket_wire(server) as plain:
+        run(RedisStore(plain, "tenure", known, native.now).authority(5.0))
+    wire = Slow(server.address)
+    try:
+        card = SessionCard("s", LONG, "", "", "", 1)
+        entry = Entry(card, True, False, 1, "tenure:n", EXCLUSIVE, 0.0, "", False, False)
+        place = run(RedisStore(wire, "tenure", known, native.now).enter(entry, 5.0))
+    finally:
+        wire.disconnect()
+    assert place.facts is not None
+    assert place.facts.life != known.value
+
+
+# -- evicted ----------------------------------------------------------------------------------------------------------
+
+
+def is_idle(server: RedisServer, key: str, seconds: int) -> bool:
+    return bool(server.cli("OBJECT", "IDLETIME", key) >= seconds)
+
+
+def evict(server: RedisServer, key: str) -> None:
+    """Have the server throw this key away, and of others only what is large: a small one makes little room."""
+    used = [one for one in server.cli("KEYS", "*") if one != key]
+    for idle in (1, 2):
+        server.clock.jump(1.1)  # the clock of LRU counts seconds
+        until(functools.partial(is_idle, server, key, idle), "time has passed for the server")
+        if idle == 1:
+            for number in range(20):
+                server.cli("SET", f"filler{number}", "x" * 50_000)
+    server.cli("TOUCH", *used)
+    server.cli("CONFIG", "SET", "maxmemory", int(server.info("memory")["used_memory"]) - 100_000)
+    until(lambda: not server.cli("EXISTS", key), "it is evicted")
+    server.cli("CONFIG", "SET", "maxmemory", 0)
+    assert server.cli("EXISTS", *used) == len(used)
+
+
+@pytest.fixture
+def cache() -> Iterator[RedisServer]:
+    with RedisServer(clock=True, policy="allkeys-lru", extra=["maxmemory-samples 64", "hz 500"]) as server:
+        yield server
+
+
+QUEUE: Final = "{tenure:0}:q:n"
+
+
+@movable
+def test_a_queue_that_was_evicted_is_told_at_the_next_heartbeat(cache: RedisServer, told: Told) -> None:
+    with Client(cache.url, ttl=4.5, on_event=told) as client, Client(cache.url, ttl=LONG) as other:
+        lease = client.lock("n").acquire()
+        other.lock("warm").acquire().release()
+        evict(cache, QUEUE)
+        # The session lives on: its heartbeat alone would see nothing.
+        since = native.now()
+        with other.lock("n", wait=5) as successor:
+            assert successor.token > lease.token
+            at = told.wait(Lost)
+            print(f"told after {at - since:.3f} s at a ttl of 4.5 s")
+            assert lease.lost is LossReason.STORE_LOST
+            assert at - since < 1.5 + SLACK
+
+
+@movable
+def test_positive_control_who_ignores_evictions_learns_nothing(
+    cache: RedisServer, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(life, "_FIELDS", (b"run_id", b"master_replid"))
+    with Client(cache.url, ttl=4.5, on_event=told) as client, Client(cache.url, ttl=LONG) as other:
+        lease = client.lock("n").acquire()
+        evict(cache, QUEUE)
+        told.wait(Renewed, native.now())
+        with other.lock("n", wait=0):
+            assert lease.held, "two holders"
+        lease._own.lost = LossReason.STORE_LOST
+
+
+def test_a_server_that_evicts_all_the_time_keeps_the_leases_that_it_has(told: Told) -> None:
+    """Each heartbeat sees another count of evictions; each is answered by a look, and none by another heartbeat."""
+    going = threading.Event()
+    with (
+        RedisServer(maxmemory="3mb", policy="volatile-lru") as server,
+        Proxy(server.address) as proxy,
+        Client(through(proxy), ttl=TTL, on_event=told) as client,
+    ):
+
+        def fill() -> bool:
+            with server.connect() as connection:
+                number = 0
+                while not going.wait(0.001):
+                    connection.call("SET", f"filler{number % 400}", "x" * 20_000, "EX", 1000)
+                    number += 1
+            return True
+
+        filling = Attempt(fill)
+        until(lambda: int(server.info("stats")["evicted_keys"]) > 10, "it evicts")
+        proxy.delay(0.002)
+        lease = client.lock("n").acquire()
+        since = native.now()
+        try:
+            until(lambda: lease.lost or told.count(Renewed) >= 4, "renewed beyond its first deadline")
+        finally:
+            going.set()
+            filling.outcome()
+        assert lease.held, lease.lost
+        assert native.now() - since > TTL
+        calls = server.info("commandstats")["cmdstat_evalsha"].split(",")[0]
+        assert int(calls.partition("=")[2]) < 30, "three requests for each heartbeat"
+        proxy.heal()
+        lease.release()
+
+
+# -- the clock --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def moved(told: Told) -> Iterator[RedisServer]:
+    if reason := clocks.missing():
+        pytest.skip(reason)
+    with RedisServer(clock=True) as server:
+        yield server
+
+
+def test_a_clock_set_forward_ends_sessions_and_their_holders_are_told(moved: RedisServer, told: Told) -> None:
+    with Client(moved.url, ttl=TTL, on_event=told) as client, Client(moved.url, ttl=LONG) as other:
+        lease = client.lock("n").acquire()
+        moved.clock.jump(HOUR)
+        since = native.now()
+        with other.lock("n", wait=5) as successor:
+            assert successor.token > lease.token
+            is_told(lease, told, since, LossReason.SESSION_ENDED)
+        with client.lock("n", wait=5) as again:
+            assert again.token > successor.token
+
+
+def test_a_clock_set_back_ends_no_lease_and_no_token_falls(moved: RedisServer, told: Told) -> None:
+    with Client(moved.url, ttl=TTL, on_event=told) as client, Client(moved.url, ttl=TTL) as other:
+        lease = client.lock("n").acquire()
+        moved.clock.jump(-HOUR)
+        stays(lease, told, native.now())
+        attempt = Attempt(other.lock("n", wait=20).acquire)
+        waits(client, "n")
+        tokens = [lease.token]
+        lease.release()
+        successor = attempt.outcome()
+        tokens.append(successor.token)
+        successor.release()
+        for _ in range(3):
+            with client.lock("n", wait=5) as again:
+                tokens.append(again.token)
+        assert tokens == sorted(set(tokens))
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_session_that_was_seen_to_end_stays_ended_when_the_clock_is_set_back(
+    moved: RedisServer, told: Told, seen: bool
+) -> None:
+    """`seen` False is the control: nobody looked while the clock was ahead, and the holder never knew."""
+    with (
+        Proxy(moved.address) as proxy,
+        Client(through(proxy), ttl=4.5, on_event=told) as client,
+        Client(moved.url, ttl=LONG) as other,
+    ):
+        other.lock("warm").acquire().release()
+        lease = client.lock("n").acquire()
+        proxy.hold()
+        moved.clock.jump(HOUR)
+        if seen:
+            other.lock("n", wait=5).acquire().release()
+        moved.clock.jump(-HOUR)
+        proxy.let_go()
+        since = native.now()
+        if seen:
+            told.wait(Lost, since)
+            assert lease.lost is LossReason.SESSION_ENDED
+        else:
+            told.wait(Renewed, since)
+            assert lease.held
+            lease.release()
+
+
+# -- fail-over --------------------------------------------------------------------------------------------------------
+
+
+def test_a_replica_that_lacks_the_last_writes_takes_over(told: Told) -> None:
+    with Sentinels(count=1) as group:  # several may need several elections
+        master, replica = group.servers
+        hosts = ",".join(f"{host}:{port}" for host, port in group.addresses)
+        url = f"redis+sentinel://{hosts}/{group.name}"
+        with Client(url, ttl=12, on_event=told) as client, Client(url, ttl=12) as other:
+            kept = client.lock("kept").acquire()
+            other.lock("warm").acquire().release()
+            with master.connect() as connection:
+                connection.call("SET", "mark", "1")
+                assert connection.call("WAIT", 1, 5000) == 1
+            # From here on the replica follows nobody; the sentinels see that it lives.
+            replica.cli("CONFIG", "SET", "masterauth", "a password that the master does not want")
+            master.cli("CLIENT", "KILL", "TYPE", "replica")
+            lost = client.lock("n").acquire()
+            attempt = Attempt(other.lock("n", wait=20).acquire)
+            waits(client, "n")
+            master.kill()
+            since = native.now()
+            group.wait_failover(master)
+            promoted = native.now()
+            at = told.wait(Lost)
+            print(f"promoted after {promoted - since:.3f} s, told {at - promoted:+.3f} s after that")
+            assert lost.lost is LossReason.STORE_LOST
+            assert kept.held
+            assert at - promoted < 12 / 3 + SLACK
+            successor = attempt.outcome()
+            print(f"the waiter is served {attempt.ended_at - promoted:+.3f} s after the promotion")
+            assert successor.token > lost.token > kept.token
+            assert other.lock("kept").try_acquire() is None
+            successor.release()
+            kept.release()
+
+
+def test_a_life_that_cannot_be_asked_for_is_not_another_life() -> None:
+    """As while a script keeps the server busy, or where INFO is not allowed."""
+    seen = Life()
+    seen.note([b"\r\nrun_id:1\r\n", b"\r\nmaster_replid:2\r\n", b"\r\nevicted_keys:0\r\n"])
+    value = seen.value
+    seen.note([Exception("BUSY")] * 3)
+    assert seen.value == value
+    seen.note([b"\r\nrun_id:3\r\n", Exception("BUSY"), Exception("BUSY")])
+    assert seen.value != value
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_the_life_of_a_store_is_read_in_both_protocols(server: RedisServer, protocol: int) -> None:
+    with Client(f"{server.url}?protocol={protocol}") as client:
+        engine: Any = client._core.engine
+        run_id, replid, evicted = engine._life._facts
+        assert run_id.decode() == server.info("server")["run_id"]
+        assert replid.decode() == server.info("replication")["master_replid"]
+        assert evicted == b"0"
