@@ -19,6 +19,7 @@ from tenure.engines import Engine
 from tenure.engines.queue import At, ClaimRow, Steps
 from tenure.engines.stepping import StepStore
 from tenure.errors import UnsafeSetup, UsageError
+from tenure.findings import Examination, Finding, Grade
 from tenure.model import NUMBER_MAX, Mode
 from tenure.ports import SessionCard
 from tenure.runtimes import native
@@ -286,6 +287,21 @@ class MemoryEngine(Engine):
 
     def aio_mailbox(self, runtime: AioRuntime) -> Mailbox:
         return self.mailbox(runtime)
+
+    def examine(self, ttl: Seconds) -> Examination:  # noqa: ARG002 - nothing here takes time
+        return Examination(
+            self.capabilities,
+            (
+                Finding(
+                    "scope",
+                    Grade.INFO,
+                    f"locks reach {self.scope}",
+                    "Two processes that use this URL do not keep each other out.",
+                    "Use sqlite:// for the processes of a host, or an engine with a server for several hosts.",
+                ),
+                Finding("persistence", Grade.INFO, "nothing is written", "Locks and numbers end with the process."),
+            ),
+        )
 
     def disown(self) -> None:
         # The child has a copy of every queue, none of whose claims can ever move again here.
