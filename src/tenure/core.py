@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from tenure import engines
 from tenure.config import shown
 from tenure.errors import AcquireTimeout, UnsafeSetup, UsageError, WouldDeadlock
-from tenure.findings import Report
 from tenure.model import Kind, LossReason
 from tenure.observe.events import Event, Lost, Stolen, Suspect
 from tenure.observe.log import logger
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from tenure.config import Settings
     from tenure.engines import Engine
+    from tenure.findings import Report
     from tenure.model import Contender, Mode, Queue, Seconds
     from tenure.ports import Mailbox, QueueStore, Runtime
     from tenure.protocols.claim import Ask
@@ -150,6 +150,8 @@ class Core:
             StoreUnavailable, UnsafeSetup, IncompatibleStore: the engine cannot be asked.
             UsageError: the client is closed.
         """
+        from tenure.findings import Report
+
         if self.is_closed:
             raise UsageError("this client is closed; open another")
         settings = self.settings

@@ -19,7 +19,6 @@ from tenure.engines import Engine
 from tenure.engines.queue import At, ClaimRow, Steps
 from tenure.engines.stepping import StepStore
 from tenure.errors import UnsafeSetup, UsageError
-from tenure.findings import Examination, Finding, Grade
 from tenure.model import NUMBER_MAX, Mode
 from tenure.ports import SessionCard
 from tenure.runtimes import native
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from tenure.findings import Examination
     from tenure.model import Instant, Seconds
     from tenure.ports import ClaimRef, Entry, Mailbox, Message, Peer, QueueStore, Runtime
     from tenure.runtimes.aio import AioRuntime
@@ -289,6 +289,8 @@ class MemoryEngine(Engine):
         return self.mailbox(runtime)
 
     def examine(self, ttl: Seconds) -> Examination:  # noqa: ARG002 - nothing here takes time
+        from tenure.findings import Examination, Finding, Grade
+
         return Examination(
             self.capabilities,
             (

@@ -20,11 +20,11 @@ from tenure.engines.sqlite.files import Home, open_home
 from tenure.engines.sqlite.mailbox_blocking import BlockingMailbox
 from tenure.engines.sqlite.transport_blocking import BlockingStore
 from tenure.errors import TenureError
-from tenure.findings import Examination
 from tenure.runtimes import native
 from tenure.runtimes.blocking import run
 
 if TYPE_CHECKING:
+    from tenure.findings import Examination
     from tenure.model import Seconds
     from tenure.ports import Mailbox, QueueStore, Runtime
     from tenure.runtimes.aio import AioRuntime
@@ -102,6 +102,7 @@ class SqliteEngine(Engine):
 
     def examine(self, ttl: Seconds) -> Examination:  # noqa: ARG002 - a file's answers take no time to speak of
         from tenure.engines.sqlite.doctor import examine
+        from tenure.findings import Examination
 
         return Examination(self.capabilities, examine(self._parsed, self.scope))
 
