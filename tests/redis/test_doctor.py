@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from tenure import AcquireTimeout, AsyncClient, Client, Grade, StoreUnavailable, UnsafeSetup
 from tenure.engines.redis import doctor, facts, losses
 from tenure.engines.redis.facts import Rights, Server, Transport, needed
+from tests.docs.blocks import ROOT
 from tests.servers import certificates as openssl
 from tests.servers import clock as clocks
 from tests.servers import redis as rig
@@ -262,9 +264,24 @@ def test_the_rule_that_is_proposed_is_the_one_that_helps(server: RedisServer) ->
         server.cli("ACL", "SETUSER", "restricted", "reset", *USERS["restricted"].split())
 
 
+def test_the_documented_rights_are_enough(server: RedisServer) -> None:
+    [line] = [line for line in (ROOT / "docs/redis.md").read_text("utf-8").splitlines() if "needs the rights" in line]
+    commands, keys = re.findall("`([^`]+)`", line)
+    server.cli("ACL", "SETUSER", "documented", "on", ">x", keys.replace("NAMESPACE", "tenure"), *commands.split())
+    try:
+        assert grade(server.url_as("documented", "x"), "scripts") is INFO
+        server.cli("ACL", "SETUSER", "documented", "+multi", "+discard")
+        assert grade(server.url_as("documented", "x"), "scripts") is OK
+        server.cli("ACL", "SETUSER", "documented", "-@scripting")
+        assert grade(server.url_as("documented", "x"), "scripts") is DANGER
+    finally:
+        server.cli("ACL", "DELUSER", "documented")
+
+
 def test_without_transactions_nothing_is_tried(server: RedisServer) -> None:
     report = examine(server.url_as("single", "x"))
     assert find(report, "scripts").grade is INFO
+    assert find(report, "scripts").change == "ACL SETUSER single +multi +discard"
     assert server.cli("DBSIZE") == 0
 
 

@@ -147,7 +147,8 @@ def rights(facts: Facts) -> Finding:
     refused, is_shut_out = facts.rights
     if refused is None:
         means = "Locks need EVALSHA, EVAL and what the scripts run."
-        return Finding("scripts", Grade.INFO, "not known: this user may not use MULTI, which would tell", means)
+        found = "not known: this user may not use MULTI, which would tell"
+        return Finding("scripts", Grade.INFO, found, means, _grant(facts.server, "+multi +discard"))
     if not refused and not is_shut_out:
         return Finding("scripts", Grade.OK, "this user may run all that the scripts need")
     parts = []
@@ -161,7 +162,7 @@ def rights(facts: Facts) -> Finding:
         Grade.DANGER,
         "; ".join(parts),
         "Requests fail, and a script that is refused half-way leaves behind what it wrote before.",
-        f"ACL SETUSER {facts.server.user or 'USER'} ~{{{facts.namespace}:*}}:* {commands}",
+        _grant(facts.server, f"~{{{facts.namespace}:*}}:* {commands}"),
     )
 
 
@@ -175,8 +176,13 @@ def info(server: Server) -> Finding:
         "this user may not use INFO",
         "A restart, a fail-over or an eviction is not seen: a store that lost data is noticed only if its genesis "
         "record is gone too.",
-        f"ACL SETUSER {server.user or 'USER'} +info",
+        _grant(server, "+info"),
     )
+
+
+def _grant(server: Server, rules: str) -> str:
+    """The command by which an administrator gives this user more rights."""
+    return f"ACL SETUSER {server.user or 'USER'} {rules}"
 
 
 # -- clocks and times -----------------------------------------------------------------------------------------------
