@@ -160,7 +160,7 @@ def eviction(server: Server) -> Finding:
             "eviction",
             Grade.WARNING,
             f"{found}; {used} bytes ({used / limit:.0%}) are used",
-            "When memory is full the server refuses writes (OOM): nothing is granted or renewed.",
+            "When memory is full the server refuses new claims (OOM); what is held is still renewed and given back.",
             "Raise maxmemory, or give locks a server of their own.",
         )
     if policy.startswith("volatile-") and limit:
