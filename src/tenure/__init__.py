@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         UsageError,
         WouldDeadlock,
     )
+    from tenure.findings import Finding, Grade, Report
     from tenure.model import Contender, Grant, LeaseState, LossReason, Queue
 
 # Loaded on first use: `import tenure` alone costs no engine, no asyncio and no threads.
@@ -52,6 +53,9 @@ _HOME = {
     "UnsafeSetup": "errors",
     "UsageError": "errors",
     "WouldDeadlock": "errors",
+    "Finding": "findings",
+    "Grade": "findings",
+    "Report": "findings",
     "Contender": "model",
     "Grant": "model",
     "LeaseState": "model",
@@ -82,6 +86,8 @@ __all__ = [
     "AsyncLock",
     "Client",
     "Contender",
+    "Finding",
+    "Grade",
     "Grant",
     "IncompatibleStore",
     "Lease",
@@ -93,6 +99,7 @@ __all__ = [
     "OutcomeUnknown",
     "Overtaken",
     "Queue",
+    "Report",
     "SetupError",
     "StoreUnavailable",
     "TenureError",

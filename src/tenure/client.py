@@ -25,6 +25,7 @@ from tenure.runtimes.blocking import BlockingRuntime, run
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from tenure.findings import Report
     from tenure.model import Mode
     from tenure.ports import QueueStore
     from tenure.protocols.claim import Ask
@@ -291,6 +292,21 @@ class Client(BaseClient):
             self._core.ledger.emit(Stolen(key, token))
             self._core.ledger.flush()
         return stolen
+
+    def doctor(self) -> Report:
+        """Examine the engine: how it is set up, what that means for a lock, and what to change.
+
+        Works on connections of its own and neither opens nor needs an open client; changes nothing that a lock could
+        notice. Takes some round trips, and some seconds where the engine is slow.
+
+        Returns:
+            Findings, the worst first. However bad, they raise nothing.
+
+        Raises:
+            StoreUnavailable: the engine cannot be reached.
+            UnsafeSetup, IncompatibleStore: it can, and cannot be asked: a wrong password, another program's file.
+        """
+        return self._core.doctor()
 
     def descriptors(self) -> tuple[int, ...]:
         """Descriptors that, inherited by a child process, keep this client's claims until that child is dead too."""

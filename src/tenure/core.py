@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from tenure.config import Settings
     from tenure.engines import Engine
+    from tenure.findings import Report
     from tenure.model import Contender, Mode, Queue, Seconds
     from tenure.ports import Mailbox, QueueStore, Runtime
     from tenure.protocols.claim import Ask
@@ -53,7 +54,7 @@ class Core:
     def __init__(self, settings: Settings, on_event: Callable[[Event], None] | None) -> None:
         self.settings = settings
         self.engine: Engine = engines.connect(settings.url, settings.namespace)
-        missing = settings.require - self.engine.capabilities
+        missing = settings.require - self.engine.capabilities - self.engine.conditional
         if missing:
             raise UnsafeSetup(
                 f"require: {shown(settings.url)} does not offer {', '.join(sorted(missing))}; its scope is "
@@ -105,6 +106,11 @@ class Core:
 
     def _connect(self, runtime: Runtime, connect: Callable[[Engine], tuple[QueueStore, Mailbox]]) -> None:
         self.engine.open()
+        uncertain = self.settings.require - self.engine.capabilities
+        if uncertain:
+            # Before the first request that could change anything.
+            self.engine.verify(uncertain)
+            self.engine.capabilities |= uncertain
         keeper_store = self.engine.keeper_store(KeeperRuntime())
         self.authority = f"{run(keeper_store.authority(OPEN_MOST))}/{self.settings.namespace}"
         ledger = Ledger(runtime, native.NativeInbox(), self._card, self._observe, self.settings.skew)
@@ -136,6 +142,23 @@ class Core:
         self.ledger.inbox.put(Stop())
         if self._done.acquire(timeout=most):  # type: ignore[attr-defined]  # a lock, as native.mutex() makes it
             self.engine.close()
+
+    def doctor(self) -> Report:
+        """Examine the engine, on connections of its own: what keeps a client from opening is what one wants to know.
+
+        Raises:
+            StoreUnavailable, UnsafeSetup, IncompatibleStore: the engine cannot be asked.
+            UsageError: the client is closed.
+        """
+        from tenure.findings import Report
+
+        if self.is_closed:
+            raise UsageError("this client is closed; open another")
+        settings = self.settings
+        engine = engines.connect(settings.url, settings.namespace)
+        capabilities, findings = engine.examine(settings.ttl)
+        worst_first = tuple(sorted(findings, key=lambda finding: -finding.grade))
+        return Report(shown(settings.url), engine.kind, engine.scope, settings.ttl, capabilities, worst_first)
 
     def fork(self) -> None:
         """In a forked child: nothing is held here, and the next use connects anew."""

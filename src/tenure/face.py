@@ -64,7 +64,8 @@ class BaseClient:
             ttl: seconds (0.1 to 86,400; 30) after which an engine that hears nothing ends the session.
             namespace: keeps the names of applications on one engine apart; "tenure" by default.
             max_hold: seconds after which any lease of this client is lost, however alive its holder; None: never.
-            require: capabilities without which to refuse, such as "multi_host".
+            require: capabilities without which to refuse, such as "multi_host". What depends on how a server is set
+                up ("durable_tokens" on Redis) is asked of it at opening.
             skew: seconds taken off each deadline where replicas' clocks differ.
             client: this client's name for itself, shown to those who wait; up to 128 bytes.
             on_event: called with each event, in the thread that saw it; must be quick.
@@ -90,7 +91,7 @@ class BaseClient:
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """What the engine offers."""
+        """What the engine offers; what depends on how a server is set up only once it was required and found."""
         return self._core.engine.capabilities
 
     @property

@@ -29,6 +29,7 @@ class Registered(NamedTuple):
             call. Leaving it stops whatever it started.
         capabilities: what the engine must declare; a test that needs another one is skipped, and says so.
         multi_process: several processes may share one of its URLs.
+        conditional: what it may declare besides, where its server is set up for that.
         missing: why it cannot run here (a server that is not installed), or None.
     """
 
@@ -36,10 +37,12 @@ class Registered(NamedTuple):
     site: Callable[[Path], contextlib.AbstractContextManager[Callable[[], str]]]
     capabilities: frozenset[str]
     multi_process: bool
+    conditional: frozenset[str] = frozenset()
     missing: Callable[[], str | None] = lambda: None
 
 
 _REDIS = frozenset({"fifo", "shared", "semaphore", "multi_host"})
+_DURABLE = frozenset({"durable_tokens"})
 DATABASES = ["databases 10000"]
 """A store of its own for each test: a database of one server."""
 
@@ -91,11 +94,22 @@ REGISTRY: dict[str, Registered] = {
     "sqlite": Registered(
         "sqlite://", _sqlite, frozenset({"fifo", "shared", "semaphore", "durable_tokens"}), multi_process=True
     ),
-    "redis": Registered("redis://example", _redis, _REDIS, multi_process=True, missing=redis.missing),
-    "rediss": Registered("rediss://example", _redis_tls, _REDIS, multi_process=True, missing=_no_tls),
-    "redis+unix": Registered("redis+unix:///example", _redis_unix, _REDIS, multi_process=True, missing=redis.missing),
+    "redis": Registered(
+        "redis://example", _redis, _REDIS, multi_process=True, conditional=_DURABLE, missing=redis.missing
+    ),
+    "rediss": Registered(
+        "rediss://example", _redis_tls, _REDIS, multi_process=True, conditional=_DURABLE, missing=_no_tls
+    ),
+    "redis+unix": Registered(
+        "redis+unix:///example", _redis_unix, _REDIS, multi_process=True, conditional=_DURABLE, missing=redis.missing
+    ),
     "redis+sentinel": Registered(
-        "redis+sentinel://example/service", _redis_sentinel, _REDIS, multi_process=True, missing=redis.missing
+        "redis+sentinel://example/service",
+        _redis_sentinel,
+        _REDIS,
+        multi_process=True,
+        conditional=_DURABLE,
+        missing=redis.missing,
     ),
 }
 """URL scheme to entry. `test_complete` fails if a scheme of `tenure.engines.ENGINES` is not here."""

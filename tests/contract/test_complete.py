@@ -29,8 +29,9 @@ def test_the_whole_suite_is_collected_for_each_pair(request: pytest.FixtureReque
 
 @pytest.mark.parametrize("scheme", REGISTRY)
 def test_an_engine_declares_what_it_is_registered_with(scheme: str) -> None:
-    declared = engines.connect(REGISTRY[scheme].example, "tenure").capabilities
-    assert declared == REGISTRY[scheme].capabilities
+    engine = engines.connect(REGISTRY[scheme].example, "tenure")
+    assert engine.capabilities == REGISTRY[scheme].capabilities
+    assert engine.conditional == REGISTRY[scheme].conditional
 
 
 async def test_a_client_shows_what_its_engine_offers(face: Face) -> None:

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import assert_type
 
-from tenure import AsyncClient, AsyncLease, AsyncLock, Client, Grant, Lease, LeaseState, Lock, LossReason, Queue
+from tenure import (
+    AsyncClient,
+    AsyncLease,
+    AsyncLock,
+    Client,
+    Grade,
+    Grant,
+    Lease,
+    LeaseState,
+    Lock,
+    LossReason,
+    Queue,
+    Report,
+)
 from tenure.observe import Event, Granted, Lost
 
 
@@ -34,6 +47,10 @@ def blocking() -> None:
         assert_type(client.inspect("name"), Queue)
         assert_type(client.names("prefix"), list[str])
         assert_type(client.steal("name", 7), bool)
+        report = client.doctor()
+        assert_type(report, Report)
+        assert_type(report.worst >= Grade.WARNING, bool)
+        assert_type([finding.found for finding in report.findings], list[str])
 
 
 async def aio() -> None:
@@ -48,6 +65,7 @@ async def aio() -> None:
         assert_type(await lock.try_acquire(), AsyncLease | None)
         assert_type(await client.inspect("name"), Queue)
         assert_type(await client.names(), list[str])
+        assert_type(await client.doctor(), Report)
 
 
 def wrong(client: Client) -> None:

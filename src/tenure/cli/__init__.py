@@ -1,4 +1,4 @@
-"""The command line: `tenure run NAME -- COMMAND` is flock(1) for a fleet; `ls`, `inspect` and `steal` look after it.
+"""The command line: `tenure run NAME -- COMMAND` is flock(1) for a fleet; the other commands look after it.
 
 Promises: every error is one line on stderr that begins with "tenure:" and an exit status of `exits.py`; never a
 traceback (unless TENURE_DEBUG is set). Nothing heavy is imported before it is needed: `tenure run` forks its command
@@ -92,6 +92,10 @@ def _dispatch(options: argparse.Namespace) -> int:
         from tenure.cli.completion import completion
 
         return completion(options)
+    if options.action == "doctor":
+        from tenure.cli.doctor import doctor
+
+        return doctor(options)
     from tenure.cli import show
 
     actions = {"ls": show.ls, "inspect": show.inspect, "steal": show.steal}

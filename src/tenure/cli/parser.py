@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tenure.cli import exits
@@ -79,6 +80,24 @@ next heartbeat, and its writes are refused wherever tokens are checked.
 exit status: 0 removed; 1 no such claim, nothing was changed.
 """
 
+_DOCTOR = """\
+examples:
+  tenure doctor
+  tenure doctor redis://cache.example:6379 --ttl 10
+  tenure doctor --quiet || echo "see to the locks' server"       # for monitoring
+  TENURE_URL=redis://:$PASSWORD@cache tenure doctor --json | jq -r '.findings[] | select(.grade == "danger") | .name'
+
+looks at how the engine is set up, says what that means for a lock and what to change, and changes nothing itself (the
+file of a sqlite: URL is made if it is not there). An argument is seen by every user of this host (ps): a URL with a
+password belongs into TENURE_URL.
+
+exit status, by the worst finding: 0 ok or info; 1 warning; 2 danger. 69 the engine cannot be reached; 64 usage;
+78 configuration: a wrong URL or password.
+
+--json prints one object: url (without secrets), engine, scope, ttl, capabilities, worst, and findings, the worst first,
+each with name, grade ("ok", "info", "warning", "danger"), found, means and change. Names and grades are stable.
+"""
+
 _COMPLETION = """\
 examples:
   eval "$(tenure completion bash)"                                        # in ~/.bashrc
@@ -110,6 +129,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line and leave with 64."""
+        # It may repeat an argument, and that may be a URL in the wrong place.
+        message = re.sub(r"://\S*@", "://***@", message)
         complain(f"{message} (try `{self.prog} --help`)")
         raise SystemExit(exits.USAGE)
 
@@ -127,11 +148,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         words = [*words[1:2], "--help"]
     options = parser.parse_args(words)
     if options.action is None:
-        parser.error("what shall be done? `run`, `ls`, `inspect`, `steal` or `completion`")
+        parser.error("what shall be done? `run`, `ls`, `inspect`, `steal`, `doctor` or `completion`")
     if options.action == "run":
         options.command = command
         _check_run(parser.children["run"], options)
-    elif command is not None:
+    elif options.action == "doctor" and options.target is not None:
+        if options.url is not None:
+            parser.children["doctor"].error("the URL is given twice")
+        options.url = options.target
+    if options.action != "run" and command is not None:
         parser.error(f"`{options.action}` takes no command after --")
     return options
 
@@ -159,15 +184,19 @@ def build() -> Parser:
     child.add_argument("name", type=_name, metavar="NAME", help="the name")
     child.add_argument("token", type=_whole, metavar="TOKEN", help="the token of the claim, from `tenure inspect`")
     _fill_common(child)
+    child = add("doctor", "examine how an engine is set up: findings with grades, and what to change", _DOCTOR)
+    child.add_argument("target", nargs="?", metavar="URL", help="the engine; as --url")
+    _fill_common(child, quiet="show warnings and dangers only")
+    child.add_argument("--ttl", type=_above_zero, metavar="SECONDS", help="what times are judged against (default: 30)")
     child = add("completion", "print a completion script for a shell", _COMPLETION)
     child.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
     return parser
 
 
-def _fill_common(parser: Parser) -> None:
+def _fill_common(parser: Parser, quiet: str = "say nothing but errors") -> None:
     parser.add_argument("--url", metavar="URL", help="the engine; otherwise TENURE_URL, otherwise sqlite://")
     parser.add_argument("--json", action="store_true", help="for programs: one JSON object a line")
-    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+    parser.add_argument("-q", "--quiet", action="store_true", help=quiet)
 
 
 def _fill_run(parser: Parser) -> None:

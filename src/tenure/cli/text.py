@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 BOLD: Final = "1"
 DIM: Final = "2"
+RED: Final = "1;31"
+YELLOW: Final = "33"
+CYAN: Final = "36"
+GREEN: Final = "32"
 
 
 def complain(message: str) -> None:

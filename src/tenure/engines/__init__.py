@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 from tenure.errors import UsageError
 
 if TYPE_CHECKING:
+    from tenure.findings import Examination
+    from tenure.model import Seconds
     from tenure.ports import Mailbox, QueueStore, Runtime
     from tenure.runtimes.aio import AioRuntime
 
@@ -28,6 +30,8 @@ class Engine(abc.ABC):
 
     kind: str
     capabilities: frozenset[str]
+    conditional: frozenset[str] = frozenset()
+    """Capabilities that depend on how the server is set up; `verify` asks it."""
     scope: str
     """Whom the locks of this URL keep apart, in words: "this process", "this user on this host"."""
 
@@ -37,6 +41,27 @@ class Engine(abc.ABC):
 
         Raises:
             StoreUnavailable, UnsafeSetup, IncompatibleStore: nothing was changed.
+        """
+
+    def verify(self, wanted: frozenset[str]) -> None:
+        """Make sure that capabilities of `conditional` are offered; after `open`, before anything else. May block.
+
+        Raises:
+            StoreUnavailable, UnsafeSetup: they are not, or nobody can tell. Nothing was changed.
+        """
+        raise NotImplementedError(f"{self.kind} has no conditional capabilities, and not {sorted(wanted)}")
+
+    @abc.abstractmethod
+    def examine(self, ttl: Seconds) -> Examination:
+        """Find out how the engine is set up, on connections of its own; neither needs `open` nor a `close` after it.
+
+        Changes nothing that a lock could notice. May block, for seconds where the engine is slow.
+
+        Args:
+            ttl: what times are judged against.
+
+        Raises:
+            StoreUnavailable, UnsafeSetup, IncompatibleStore: the engine cannot be asked. A finding is never raised.
         """
 
     @property

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from tenure.findings import Examination
     from tenure.model import Instant, Seconds
     from tenure.ports import ClaimRef, Entry, Mailbox, Message, Peer, QueueStore, Runtime
     from tenure.runtimes.aio import AioRuntime
@@ -286,6 +287,23 @@ class MemoryEngine(Engine):
 
     def aio_mailbox(self, runtime: AioRuntime) -> Mailbox:
         return self.mailbox(runtime)
+
+    def examine(self, ttl: Seconds) -> Examination:  # noqa: ARG002 - nothing here takes time
+        from tenure.findings import Examination, Finding, Grade
+
+        return Examination(
+            self.capabilities,
+            (
+                Finding(
+                    "scope",
+                    Grade.INFO,
+                    f"locks reach {self.scope}",
+                    "Two processes that use this URL do not keep each other out.",
+                    "Use sqlite:// for the processes of a host, or an engine with a server for several hosts.",
+                ),
+                Finding("persistence", Grade.INFO, "nothing is written", "Locks and numbers end with the process."),
+            ),
+        )
 
     def disown(self) -> None:
         # The child has a copy of every queue, none of whose claims can ever move again here.

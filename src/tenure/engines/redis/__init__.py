@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from tenure.engines.redis.dial import Dialer
     from tenure.engines.redis.pipe import Pipe
+    from tenure.findings import Examination
     from tenure.model import Seconds
     from tenure.ports import Mailbox, QueueStore, Runtime
     from tenure.runtimes.aio import AioRuntime
@@ -34,6 +35,7 @@ class RedisEngine(Engine):
 
     kind = "redis"
     capabilities = frozenset({"fifo", "shared", "semaphore", "multi_host"})
+    conditional = frozenset({"durable_tokens"})
     scope = "all hosts that use this server"
 
     def __init__(self, make_dialer: Callable[[], Dialer], namespace: str) -> None:
@@ -51,6 +53,18 @@ class RedisEngine(Engine):
 
         self._life = Life()
         self._address = native.new_id()
+
+    def verify(self, wanted: frozenset[str]) -> None:  # noqa: ARG002 - there is only the one that is conditional
+        from tenure.engines.redis.doctor import require_durable_tokens
+
+        require_durable_tokens(self._dialer)
+
+    def examine(self, ttl: Seconds) -> Examination:
+        dialer = self._make_dialer()
+        from tenure.engines.redis.doctor import examine
+
+        found = examine(dialer, self._namespace, ttl)
+        return found._replace(capabilities=self.capabilities | found.capabilities)
 
     @property
     def address(self) -> str:

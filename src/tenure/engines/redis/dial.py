@@ -135,6 +135,11 @@ class Access:
         self._db = db
         self._tls = tls
 
+    @property
+    def has_password(self) -> bool:
+        """Whether a password is sent at login."""
+        return bool(self._options.get("password") or self._options.get("credential_provider"))
+
     def node(self, host: str, port: int) -> Dialer:
         """A dialer of this server, with the same login and guard."""
         return Standalone(self, Address(host, port))
@@ -200,6 +205,8 @@ class Dialer(abc.ABC):
 
     shown: str
     """Where it connects to, for people; no secrets."""
+    access: Access
+    """How it logs in to that server."""
 
     @abc.abstractmethod
     def dial(self, timeout: Seconds) -> Link:
@@ -214,12 +221,12 @@ class Standalone(Dialer):
     """One server at one address."""
 
     def __init__(self, access: Access, where: Address | str) -> None:
-        self._access = access
+        self.access = access
         self._where = where
         self.shown = access.shown(where)
 
     def dial(self, timeout: Seconds) -> Link:
-        found: Link = self._access.open(self._where, time.monotonic() + timeout)
+        found: Link = self.access.open(self._where, time.monotonic() + timeout)
         return found
 
 
@@ -231,7 +238,7 @@ class Watched(Dialer):
     """
 
     def __init__(self, access: Access, sentinels: Sequence[Address], service: str, sentinel_access: Access) -> None:
-        self._access = access
+        self.access = access
         self._service = service
         self._sentinel_access = sentinel_access
         # Threads may replace it at the same time; each value is whole, and any of them will do.
@@ -277,8 +284,8 @@ class Watched(Dialer):
 
     def _connect(self, master: Address, until: float) -> Link:
         """Connect to a server that says of itself that it is a master."""
-        connection = self._access.open(master, until)
-        shown = self._access.shown(master)
+        connection = self.access.open(master, until)
+        shown = self.access.shown(master)
         try:
             role = connection.ask("ROLE")[0]
             if role != b"master":

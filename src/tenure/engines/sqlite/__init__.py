@@ -24,6 +24,8 @@ from tenure.runtimes import native
 from tenure.runtimes.blocking import run
 
 if TYPE_CHECKING:
+    from tenure.findings import Examination
+    from tenure.model import Seconds
     from tenure.ports import Mailbox, QueueStore, Runtime
     from tenure.runtimes.aio import AioRuntime
 
@@ -97,6 +99,12 @@ class SqliteEngine(Engine):
         mailbox = AioMailbox(self._endpoint, runtime.now)
         self._closing.callback(mailbox.close)
         return mailbox
+
+    def examine(self, ttl: Seconds) -> Examination:  # noqa: ARG002 - a file's answers take no time to speak of
+        from tenure.engines.sqlite.doctor import examine
+        from tenure.findings import Examination
+
+        return Examination(self.capabilities, examine(self._parsed, self.scope))
 
     def tend(self) -> None:
         self._endpoint.sweep()

@@ -149,6 +149,11 @@ class SqliteTables:
             "the file is in use under another boot or time namespace, whose clock cannot be compared with this one"
         )
 
+    def journal(self) -> str:
+        """The file's journal mode, which SQLite may have refused to change without saying so."""
+        mode: str = self._do("PRAGMA journal_mode").fetchone()[0]
+        return mode
+
     def draw(self, wall_us: int) -> int:
         number = max(self.last + 1, wall_us)
         if number > self._ceiling:

@@ -1,0 +1,326 @@
+"""What a Redis server's set-up means for a lock: one function per finding, from facts to a sentence and a grade.
+
+Promises: only `facts` asks the server; a finding is computed from that, and none is raised. What the server does not
+tell is said to be unknown, never taken for good.
+Does not promise that the set-up stays as it was found: CONFIG SET, a fail-over or a restart may change it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from tenure.engines.redis.facts import Facts, Questions, Server, ask_all, needed
+from tenure.engines.redis.losses import (
+    eviction,
+    in_the_way_of_durable_tokens,
+    number,
+    persistence,
+    replication,
+)
+from tenure.engines.redis.store import DAY_US, SPOKEN
+from tenure.engines.redis.transport_blocking import CONNECTIONS_MOST
+from tenure.errors import UnsafeSetup
+from tenure.findings import Examination, Finding, Grade
+from tenure.runtimes import native
+
+if TYPE_CHECKING:
+    from tenure.engines.redis.dial import Dialer
+    from tenure.model import Seconds
+
+OLDEST: Final = (6, 2)
+"""The oldest Redis on which tenure's scripts are known to work."""
+
+OFFSET_MOST: Final = 0.5
+"""Seconds by which two clocks that are kept by NTP never differ."""
+
+TRIPS_LEAST: Final = 20
+"""Round trips that fit into the patience of a renewal, or a busy network makes it fail."""
+
+FULL: Final = 0.9
+"""The share of the connections from which on they are nearly used up."""
+
+CONNECTIONS: Final = CONNECTIONS_MOST + 2
+"""Of one client with threads at its busiest: theirs, the keeper's and the mailbox's."""
+
+
+def examine(dialer: Dialer, namespace: str, ttl: Seconds) -> Examination:
+    """Ask the server and judge; otherwise as `Engine.examine`."""
+    facts = ask_all(dialer, namespace)
+    server = facts.server
+    found = (
+        version(server),
+        role(server),
+        cluster(server),
+        rights(facts),
+        info(server),
+        persistence(server),
+        eviction(server),
+        replication(server),
+        clock_offset(facts, ttl),
+        numbers(facts),
+        store(facts),
+        round_trip(facts, ttl),
+        transport(facts),
+        connections(server),
+    )
+    durable = frozenset({"durable_tokens"}) if not in_the_way_of_durable_tokens(server) else frozenset[str]()
+    return Examination(durable, found)
+
+
+def require_durable_tokens(dialer: Dialer) -> None:
+    """Ask the server whether its tokens rise whatever fails.
+
+    Raises:
+        UnsafeSetup: they do not, or the server does not tell; says what to change.
+        StoreUnavailable, IncompatibleStore: the server cannot be asked.
+    """
+    questions = Questions(dialer)
+    try:
+        server = questions.server()
+    finally:
+        questions.close()
+    missing = in_the_way_of_durable_tokens(server)
+    if missing:
+        raise UnsafeSetup(f"require: {server.shown} does not offer durable_tokens: {'; '.join(missing)}")
+
+
+# -- what it is -----------------------------------------------------------------------------------------------------
+
+
+def version(server: Server) -> Finding:
+    """Which server in which version."""
+    name = "Valkey" if "valkey_version" in server.info or server.hello.get("server") == "valkey" else "Redis"
+    said = server.info.get("valkey_version") or server.info.get("redis_version") or server.hello.get("version") or ""
+    parts = tuple(map(int, re.findall(r"\d+", said)[:2]))
+    found = f"{name} {said or 'of an unknown version'} at {server.shown}"
+    if not parts:
+        return Finding("version", Grade.INFO, found, "Redis 6.2 or newer, or Valkey, is needed.")
+    if parts < OLDEST:
+        return Finding(
+            "version",
+            Grade.DANGER,
+            found,
+            "Not supported: tenure is tested on 6.2 and newer.",
+            "Upgrade to Redis 6.2 or newer, or to Valkey.",
+        )
+    return Finding("version", Grade.OK, found)
+
+
+def role(server: Server) -> Finding:
+    """Master or replica."""
+    if server.role is None:
+        means = "Only a master takes requests."
+        return Finding("role", Grade.INFO, "not known: this user may use neither INFO nor HELLO", means)
+    if server.role == "master":
+        return Finding("role", Grade.OK, "master")
+    return Finding(
+        "role",
+        Grade.DANGER,
+        "replica",
+        "It refuses every request of a lock (READONLY).",
+        "Give the URL of the master, or redis+sentinel:// to have it looked for.",
+    )
+
+
+def cluster(server: Server) -> Finding:
+    """Whether it is a node of a cluster."""
+    mode = server.info.get("redis_mode") or server.hello.get("mode")
+    if mode is None:
+        return Finding("cluster", Grade.INFO, "not known whether this is a node of a cluster")
+    if mode != "cluster":
+        return Finding("cluster", Grade.OK, f"mode {mode}")
+    return Finding(
+        "cluster",
+        Grade.DANGER,
+        "a node of a cluster",
+        "Keys that belong to other nodes are refused (MOVED), and slots may move away at any time.",
+        "Use redis+cluster:// with the addresses of some nodes.",
+    )
+
+
+# -- what this user may do ------------------------------------------------------------------------------------------
+
+
+def rights(facts: Facts) -> Finding:
+    """Whether this user may run the scripts, every command in them, and may touch the keys."""
+    refused, is_shut_out = facts.rights
+    if refused is None:
+        means = "Locks need EVALSHA, EVAL and what the scripts run."
+        found = "not known: this user may not use MULTI, which would tell"
+        return Finding("scripts", Grade.INFO, found, means, _grant(facts.server, "+multi +discard"))
+    if not refused and not is_shut_out:
+        return Finding("scripts", Grade.OK, "this user may run all that the scripts need")
+    parts = []
+    if refused:
+        parts.append(f"this user may not run {', '.join(refused)}")
+    if is_shut_out:
+        parts.append(f"this user may not touch the keys {{{facts.namespace}:0}}:*")
+    commands = " ".join(f"+{name.lower()}" for name in sorted({"EVAL", "EVALSHA", "INFO", *needed()}))
+    return Finding(
+        "scripts",
+        Grade.DANGER,
+        "; ".join(parts),
+        "Requests fail, and a script that is refused half-way leaves behind what it wrote before.",
+        _grant(facts.server, f"~{{{facts.namespace}:*}}:* {commands}"),
+    )
+
+
+def info(server: Server) -> Finding:
+    """Whether a store that lost data is noticed early (A2)."""
+    if server.info:
+        return Finding("info", Grade.OK, "this user may use INFO")
+    return Finding(
+        "info",
+        Grade.WARNING,
+        "this user may not use INFO",
+        "A restart, a fail-over or an eviction is not seen: a store that lost data is noticed only if its genesis "
+        "record is gone too.",
+        _grant(server, "+info"),
+    )
+
+
+def _grant(server: Server, rules: str) -> str:
+    """The command by which an administrator gives this user more rights."""
+    return f"ACL SETUSER {server.user or 'USER'} {rules}"
+
+
+# -- clocks and times -----------------------------------------------------------------------------------------------
+
+
+def clock_offset(facts: Facts, ttl: Seconds) -> Finding:
+    """How far the server's clock is from this host's."""
+    offset, error = facts.timing.offset, facts.timing.error
+    if offset is None:
+        return Finding("clock_offset", Grade.INFO, "not known: this user may not use TIME")
+    found = f"the server's clock is {offset:+.4f} s from this host's (± {error:.4f} s)"
+    # What is certain: the round trip may have been slow in one direction only.
+    certain = max(0.0, abs(offset) - error)
+    if certain <= min(OFFSET_MOST, ttl / 10):
+        return Finding("clock_offset", Grade.OK, found)
+    return Finding(
+        "clock_offset",
+        Grade.DANGER if certain > ttl / 10 else Grade.WARNING,
+        found,
+        "One of the two is wrong. Sessions end by the server's clock: when it is set, or after a fail-over to a server "
+        "with another one, leases end early or late by so much; and tokens that follow a clock which is ahead fall if "
+        "the store is then lost.",
+        "Let NTP or chrony keep the clocks of all hosts.",
+    )
+
+
+def numbers(facts: Facts) -> Finding:
+    """How far the numbers are ahead of the clock (B7)."""
+    if not facts.is_read:
+        return Finding("numbers", Grade.INFO, f"not known: the keys of namespace {facts.namespace!r} cannot be read")
+    if facts.record is None:
+        return Finding("numbers", Grade.OK, f"namespace {facts.namespace!r} has not been used yet")
+    here_us = int(native.utc() * 1e6)
+    ahead_us = facts.record.last - here_us - int((facts.timing.offset or 0.0) * 1e6)
+    if max(ahead_us, facts.record.last - here_us) > DAY_US:
+        return Finding(
+            "numbers",
+            Grade.DANGER,
+            f"the largest token is {(facts.record.last - here_us) / DAY_US:.1f} days ahead of this host's clock",
+            "Clients refuse to open: one of the clocks was, or is, wrong.",
+            "Set the clock, or use another namespace if the numbers came from a wrong one.",
+        )
+    if ahead_us <= 0:
+        return Finding("numbers", Grade.OK, "the largest token is not ahead of the server's clock")
+    return Finding(
+        "numbers",
+        Grade.WARNING,
+        f"the largest token is {ahead_us / 1e6:.3f} s ahead of the server's clock",
+        "Tokens keep rising while the server keeps its data; if it loses them before its clock has caught up, they "
+        "fall.",
+        "Set the server's clock right, and do not restart the server until then.",
+    )
+
+
+def store(facts: Facts) -> Finding:
+    """Whether this release understands what lies there (B12)."""
+    if facts.record is None:
+        return Finding("format", Grade.OK if facts.is_read else Grade.INFO, "nothing to read yet")
+    found = f"format {facts.record.format or '?'}, {facts.record.partitions or '?'} partition(s)"
+    if facts.record.format in map(str, SPOKEN) and facts.record.partitions == "1":
+        return Finding("format", Grade.OK, found)
+    return Finding(
+        "format",
+        Grade.DANGER,
+        found,
+        f"Clients of this release refuse it: they speak the formats {', '.join(map(str, SPOKEN))} with one partition.",
+        "Use a newer release of tenure, or another namespace.",
+    )
+
+
+def round_trip(facts: Facts, ttl: Seconds) -> Finding:
+    """Whether a renewal has time for what networks do."""
+    median, worst, samples, *_ = facts.timing
+    found = f"median {median * 1e3:.2f} ms, worst {worst * 1e3:.2f} ms of {samples}; ttl {ttl:g} s"
+    patience = ttl / 6
+    if median * TRIPS_LEAST <= patience:
+        return Finding("round_trip", Grade.OK, found)
+    hopeless = median >= patience
+    return Finding(
+        "round_trip",
+        Grade.DANGER if hopeless else Grade.WARNING,
+        found,
+        f"A renewal waits {patience:.3g} s (ttl/6) for its answer, which is "
+        + ("less than one round trip: each fails." if hopeless else f"{patience / median:.0f} round trips."),
+        f"A ttl of {median * TRIPS_LEAST * 6:.2g} s or more.",
+    )
+
+
+def transport(facts: Facts) -> Finding:
+    """Who may listen, and who may pretend to be the server."""
+    is_local, is_encrypted, is_verified, has_password = facts.transport
+    password = "with a password" if has_password else "without a password"
+    if is_encrypted:
+        if is_verified:
+            return Finding("transport", Grade.OK, f"TLS, the server's certificate is checked, {password}")
+        return Finding(
+            "transport",
+            Grade.WARNING,
+            f"TLS, the server's certificate is not checked, {password}",
+            "Whoever is on the way may pretend to be the server.",
+            "Give option ca= instead of verify=none.",
+        )
+    if is_local:
+        return Finding("transport", Grade.OK, f"not encrypted, but it stays on this host; {password}")
+    if has_password:
+        return Finding(
+            "transport",
+            Grade.WARNING,
+            "not encrypted, with a password",
+            "Whoever is on the way reads the password, and may then take or remove any lock.",
+            "Use rediss:// (TLS).",
+        )
+    return Finding(
+        "transport",
+        Grade.WARNING,
+        "not encrypted, without a password",
+        "Whoever reaches the server may take or remove any lock.",
+        "Give it a password or ACL users, and use rediss:// (TLS).",
+    )
+
+
+def connections(server: Server) -> Finding:
+    """Whether the server has room for this client."""
+    need = (
+        f"this client uses at most {CONNECTIONS} (keeper 1, mailbox 1 while it waits, threads up to "
+        f"{CONNECTIONS_MOST}; asyncio: 3 in all)"
+    )
+    used = number(server.info.get("connected_clients"))
+    most = number(server.setting("maxclients", "maxclients"))
+    if used is None or most is None:
+        return Finding("connections", Grade.INFO, f"connected clients not known; {need}")
+    found = f"{used} of maxclients {most} are connected; {need}"
+    if used <= most * FULL and used + CONNECTIONS <= most:
+        return Finding("connections", Grade.OK, found)
+    return Finding(
+        "connections",
+        Grade.WARNING,
+        found,
+        "A connection that is refused is a renewal that fails; a lease is lost if that lasts for its ttl.",
+        "Raise maxclients, or find out who keeps so many connections.",
+    )
