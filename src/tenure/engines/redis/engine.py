@@ -1,0 +1,107 @@
+"""One client's access to a Redis server.
+
+All of this engine is imported with it, and so before any thread of a client runs: what is imported later may be caught
+half-way by a fork, and the child would wait for ever for a thread that it does not have.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from tenure.engines import Engine
+from tenure.engines.redis.doctor import examine, require_durable_tokens
+from tenure.engines.redis.life import ASK, QUESTIONS, Life
+from tenure.engines.redis.pipe import Pipe
+from tenure.engines.redis.store import RedisStore
+from tenure.engines.redis.transport_aio import AioMailbox, AioWire
+from tenure.engines.redis.transport_blocking import BlockingMailbox, BlockingWire
+from tenure.errors import StoreUnavailable
+from tenure.runtimes import native
+
+if TYPE_CHECKING:
+    from tenure.engines.redis.dial import Dialer
+    from tenure.findings import Examination
+    from tenure.model import Seconds
+    from tenure.ports import Mailbox, QueueStore, Runtime
+    from tenure.runtimes.aio import AioRuntime
+
+
+class RedisEngine(Engine):
+    """One client's access to one server: a connection each for callers, keeper and mailbox, made when needed."""
+
+    kind = "redis"
+    capabilities = frozenset({"fifo", "shared", "semaphore", "multi_host"})
+    conditional = frozenset({"durable_tokens"})
+    scope = "all hosts that use this server"
+
+    def __init__(self, dialer: Dialer, namespace: str) -> None:
+        self._dialer = dialer
+        self._namespace = namespace
+        self._address = ""
+        # What was opened closes in the opposite order, also if opening failed half-way.
+        self._closing = ExitStack()
+        self._disowning = ExitStack()
+
+    def open(self) -> None:
+        self._life = Life()
+        self._address = native.new_id()
+
+    def verify(self, wanted: frozenset[str]) -> None:  # noqa: ARG002 - there is only the one that is conditional
+        require_durable_tokens(self._dialer)
+
+    def examine(self, ttl: Seconds) -> Examination:
+        found = examine(self._dialer, self._namespace, ttl)
+        return found._replace(capabilities=self.capabilities | found.capabilities)
+
+    @property
+    def address(self) -> str:
+        return self._address
+
+    def _open_pipe(self, timeout: Seconds) -> Pipe:
+        """Connect, and look whether the server is still the one it was."""
+        end = time.monotonic() + timeout
+        pipe = Pipe(self._dialer.dial(timeout))
+        try:
+            self._life.note(pipe.exchange(ASK, QUESTIONS, max(0.001, end - time.monotonic())))
+        except OSError as error:
+            pipe.close()
+            raise StoreUnavailable(f"{self._dialer.shown} did not answer after connecting: {error}") from error
+        return pipe
+
+    def store(self, runtime: Runtime) -> QueueStore:
+        wire = BlockingWire(self._open_pipe)
+        self._closing.callback(wire.shut)
+        self._disowning.callback(wire.disown)
+        return RedisStore(wire, self._namespace, self._life, runtime.now)
+
+    def keeper_store(self, runtime: Runtime) -> QueueStore:
+        return self.store(runtime)
+
+    def aio_store(self, runtime: AioRuntime) -> QueueStore:
+        wire = AioWire(self._open_pipe, runtime.loop)
+        self._closing.callback(wire.shut)
+        self._disowning.callback(wire.disown)
+        return RedisStore(wire, self._namespace, self._life, runtime.now)
+
+    def _mailbox_key(self) -> str:
+        return f"{{{self._namespace}:0}}:m:{self._address}"
+
+    def mailbox(self, runtime: Runtime) -> Mailbox:
+        mailbox = BlockingMailbox(self._mailbox_key(), runtime, self._open_pipe)
+        self._closing.callback(mailbox.close)
+        self._disowning.callback(mailbox.disown)
+        return mailbox
+
+    def aio_mailbox(self, runtime: AioRuntime) -> Mailbox:
+        mailbox = AioMailbox(self._mailbox_key(), runtime, self._open_pipe)
+        self._closing.callback(mailbox.close)
+        self._disowning.callback(mailbox.disown)
+        return mailbox
+
+    def disown(self) -> None:
+        self._disowning.close()
+
+    def close(self) -> None:
+        self._closing.close()
