@@ -8,8 +8,10 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from tenure import AsyncClient, Client, Lease
+from tenure import AsyncClient, Client, Lease, LossReason
 from tenure.engines.redis.pipe import Pipe
+from tenure.model import LeaseState
+from tenure.observe.events import Lost, Renewed
 from tenure.runtimes import native
 from tests.servers.processes import PATIENCE, until
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
     from tenure import AsyncLease
-    from tenure.model import LossReason
     from tenure.observe.events import Event
     from tests.servers.proxy import Proxy
     from tests.servers.redis import RedisServer
@@ -212,3 +213,30 @@ def waits(client: Client, name: str, count: int = 1) -> None:
 def listens(server: RedisServer, count: int = 1) -> None:
     """Wait until so many mailboxes listen."""
     until(lambda: server.info("clients")["blocked_clients"] == str(count), f"{count} mailboxes listen")
+
+
+# -- losses ------------------------------------------------------------------------------------------------------------
+
+TTL = 1.5
+"""Renewed each 0.5 s; a request without an answer is given up after 0.25 s."""
+
+PERIOD = TTL / 3
+
+
+def is_told(lease: Lease, told: Told, since: float, reason: LossReason = LossReason.STORE_LOST) -> None:
+    """The holder learns of its loss at its next heartbeat, and long before its deadline."""
+    at = told.wait(Lost, since)
+    print(f"told after {at - since:.3f} s at a ttl of {TTL:g} s: {lease.lost}")
+    assert lease.lost is reason
+    assert at < lease.deadline
+    assert at - since < PERIOD + SLACK
+    assert lease.state is LeaseState.LOST
+
+
+def stays(lease: Lease, told: Told, since: float) -> None:
+    """The holder is renewed as if nothing had been."""
+    at = told.wait(Renewed, since)
+    print(f"renewed after {at - since:.3f} s at a ttl of {TTL:g} s")
+    assert at - since < PERIOD + SLACK
+    assert lease.held
+    assert lease.lost is None

@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tenure import Client, Lease, LossReason
+from tenure import Client, LossReason
 from tenure.engines.redis import life
 from tenure.engines.redis.life import Life
 from tenure.engines.redis.store import RedisStore
-from tenure.model import EXCLUSIVE, LeaseState
+from tenure.model import EXCLUSIVE
 from tenure.observe.events import Lost, Renewed
 from tenure.ports import Entry, SessionCard
 from tenure.runtimes import native
 from tenure.runtimes.blocking import run
-from tests.redis.rig import SLACK, Attempt, SocketWire, Told, socket_wire, through, waits
+from tests.redis.rig import PERIOD, SLACK, TTL, Attempt, SocketWire, Told, is_told, socket_wire, stays, through, waits
 from tests.servers import clock as clocks
 from tests.servers import redis
 from tests.servers.processes import until
 from tests.servers.proxy import Proxy
 from tests.servers.redis import PERSISTENCE, RedisServer
-from tests.servers.redis_sentinels import Sentinels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,10 +30,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(redis.missing() is not None, reason=redis.missing() or "")
 movable = pytest.mark.skipif(clocks.missing() is not None, reason=clocks.missing() or "")
 
-TTL: Final = 1.5
-PERIOD: Final = TTL / 3
 LONG: Final = 60.0
-HOUR: Final = 3600.0
 
 
 @pytest.fixture
@@ -58,25 +54,6 @@ def client(server: RedisServer, told: Told) -> Iterator[Client]:
 def other(server: RedisServer) -> Iterator[Client]:
     with Client(server.url, ttl=TTL) as client:
         yield client
-
-
-def is_told(lease: Lease, told: Told, since: float, reason: LossReason = LossReason.STORE_LOST) -> None:
-    """The holder learns of its loss at its next heartbeat, and long before its deadline."""
-    at = told.wait(Lost, since)
-    print(f"told after {at - since:.3f} s at a ttl of {TTL:g} s: {lease.lost}")
-    assert lease.lost is reason
-    assert at < lease.deadline
-    assert at - since < PERIOD + SLACK
-    assert lease.state is LeaseState.LOST
-
-
-def stays(lease: Lease, told: Told, since: float) -> None:
-    """The holder is renewed as if nothing had been."""
-    at = told.wait(Renewed, since)
-    print(f"renewed after {at - since:.3f} s at a ttl of {TTL:g} s")
-    assert at - since < PERIOD + SLACK
-    assert lease.held
-    assert lease.lost is None
 
 
 # -- killed and restarted ---------------------------------------------------------------------------------------------
@@ -315,110 +292,7 @@ def test_a_server_that_evicts_all_the_time_keeps_the_leases_that_it_has(told: To
         lease.release()
 
 
-# -- the clock --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def moved(told: Told) -> Iterator[RedisServer]:
-    if reason := clocks.missing():
-        pytest.skip(reason)
-    with RedisServer(clock=True) as server:
-        yield server
-
-
-def test_a_clock_set_forward_ends_sessions_and_their_holders_are_told(moved: RedisServer, told: Told) -> None:
-    with Client(moved.url, ttl=TTL, on_event=told) as client, Client(moved.url, ttl=LONG) as other:
-        lease = client.lock("n").acquire()
-        moved.clock.jump(HOUR)
-        since = native.now()
-        with other.lock("n", wait=5) as successor:
-            assert successor.token > lease.token
-            is_told(lease, told, since, LossReason.SESSION_ENDED)
-        with client.lock("n", wait=5) as again:
-            assert again.token > successor.token
-
-
-def test_a_clock_set_back_ends_no_lease_and_no_token_falls(moved: RedisServer, told: Told) -> None:
-    with Client(moved.url, ttl=TTL, on_event=told) as client, Client(moved.url, ttl=TTL) as other:
-        lease = client.lock("n").acquire()
-        moved.clock.jump(-HOUR)
-        stays(lease, told, native.now())
-        attempt = Attempt(other.lock("n", wait=20).acquire)
-        waits(client, "n")
-        tokens = [lease.token]
-        lease.release()
-        successor = attempt.outcome()
-        tokens.append(successor.token)
-        successor.release()
-        for _ in range(3):
-            with client.lock("n", wait=5) as again:
-                tokens.append(again.token)
-        assert tokens == sorted(set(tokens))
-
-
-@pytest.mark.parametrize("seen", [True, False])
-def test_a_session_that_was_seen_to_end_stays_ended_when_the_clock_is_set_back(
-    moved: RedisServer, told: Told, seen: bool
-) -> None:
-    """`seen` False is the control: nobody looked while the clock was ahead, and the holder never knew."""
-    with (
-        Proxy(moved.address) as proxy,
-        Client(through(proxy), ttl=4.5, on_event=told) as client,
-        Client(moved.url, ttl=LONG) as other,
-    ):
-        other.lock("warm").acquire().release()
-        lease = client.lock("n").acquire()
-        proxy.hold()
-        moved.clock.jump(HOUR)
-        if seen:
-            other.lock("n", wait=5).acquire().release()
-        moved.clock.jump(-HOUR)
-        proxy.let_go()
-        since = native.now()
-        if seen:
-            told.wait(Lost, since)
-            assert lease.lost is LossReason.SESSION_ENDED
-        else:
-            told.wait(Renewed, since)
-            assert lease.held
-            lease.release()
-
-
-# -- fail-over --------------------------------------------------------------------------------------------------------
-
-
-def test_a_replica_that_lacks_the_last_writes_takes_over(told: Told) -> None:
-    with Sentinels(count=1) as group:  # several may need several elections
-        master, replica = group.servers
-        hosts = ",".join(f"{host}:{port}" for host, port in group.addresses)
-        url = f"redis+sentinel://{hosts}/{group.name}"
-        with Client(url, ttl=12, on_event=told) as client, Client(url, ttl=12) as other:
-            kept = client.lock("kept").acquire()
-            other.lock("warm").acquire().release()
-            with master.connect() as connection:
-                connection.call("SET", "mark", "1")
-                assert connection.call("WAIT", 1, 5000) == 1
-            # From here on the replica follows nobody; the sentinels see that it lives.
-            replica.cli("CONFIG", "SET", "masterauth", "a password that the master does not want")
-            master.cli("CLIENT", "KILL", "TYPE", "replica")
-            lost = client.lock("n").acquire()
-            attempt = Attempt(other.lock("n", wait=20).acquire)
-            waits(client, "n")
-            master.kill()
-            since = native.now()
-            group.wait_failover(master)
-            promoted = native.now()
-            at = told.wait(Lost)
-            print(f"promoted after {promoted - since:.3f} s, told {at - promoted:+.3f} s after that")
-            assert lost.lost is LossReason.STORE_LOST
-            assert kept.held
-            assert at - promoted < 12 / 3 + SLACK
-            successor = attempt.outcome()
-            print(f"the waiter is served {attempt.ended_at - promoted:+.3f} s after the promotion")
-            assert successor.token > lost.token > kept.token
-            assert other.lock("kept").try_acquire() is None
-            successor.release()
-            kept.release()
+# -- what is asked ----------------------------------------------------------------------------------------------------
 
 
 def test_a_life_that_cannot_be_asked_for_is_not_another_life() -> None:

@@ -14,6 +14,7 @@ from tenure.engines import Engine
 from tenure.engines.redis.doctor import examine, require_durable_tokens
 from tenure.engines.redis.life import ASK, QUESTIONS, Life
 from tenure.engines.redis.pipe import Pipe
+from tenure.engines.redis.scripts import STEPS, script
 from tenure.engines.redis.store import RedisStore
 from tenure.engines.redis.transport_aio import AioMailbox, AioWire
 from tenure.engines.redis.transport_blocking import BlockingMailbox, BlockingWire
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from tenure.model import Seconds
     from tenure.ports import Mailbox, QueueStore, Runtime
     from tenure.runtimes.aio import AioRuntime
+
+for _name in ("genesis", *STEPS):
+    script(_name)  # reading a package's file imports modules too
 
 
 class RedisEngine(Engine):
