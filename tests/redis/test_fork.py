@@ -168,6 +168,44 @@ client.close()
         assert heard(process) == "[]"
 
 
+def test_a_fork_while_other_threads_use_an_open_client(url: str) -> None:
+    """More of them than there are connections: some wait for one at every fork."""
+    said = output(
+        CHILD
+        + """
+# A socket that another thread was making, and had not told of yet, is collected in the child.
+warnings.simplefilter("ignore", ResourceWarning)
+client = Client(url, ttl=5)
+client.lock("warm").acquire().release()
+going = True
+def busy(number):
+    while going:
+        with client.lock(f"name {number}", wait=15):
+            pass
+threads = [threading.Thread(target=busy, args=(n % 2,)) for n in range(12)]
+for thread in threads:
+    thread.start()
+def child():
+    signal.alarm(10)
+    with client.lock("child", wait=8) as lease:
+        assert lease.held
+    client.close()
+try:
+    for _ in range(8):
+        in_a_child(child)
+finally:
+    going = False
+for thread in threads:
+    thread.join()
+say(client.names())
+client.close()
+""",
+        url,
+        options=FORKS,
+    )
+    assert said == ["[]"]
+
+
 def test_a_fork_while_another_thread_waits_for_a_connection(url: str) -> None:
     """The child inherits the stock's lock as it was: taken, by a thread that it does not have."""
     said = output(

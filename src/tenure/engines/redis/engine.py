@@ -6,6 +6,7 @@ half-way by a fork, and the child would wait for ever for a thread that it does 
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - getaddrinfo imports it late, perhaps while another thread forks
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
