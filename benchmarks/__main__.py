@@ -16,6 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import cycle, handover, leases, reaction, startup, table, waiters
+from benchmarks.redis import cycle as redis_cycle
+from benchmarks.redis import handover as redis_handover
+from benchmarks.redis import leases as redis_leases
+from benchmarks.redis import tasks as redis_tasks
+from benchmarks.redis import waiters as redis_waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +34,11 @@ SCENARIOS: dict[str, Callable[[bool], list[Row]]] = {
     "startup": startup.run,
     "reaction": reaction.run,
     "leases": leases.run,
+    "redis-cycle": redis_cycle.run,
+    "redis-handover": redis_handover.run,
+    "redis-waiters": redis_waiters.run,
+    "redis-tasks": redis_tasks.run,
+    "redis-leases": redis_leases.run,
 }
 
 

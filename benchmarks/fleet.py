@@ -88,7 +88,7 @@ class _Plan:
 
 
 class _Board:
-    """The shared memory: when to start, who had the last turn, when that began to release, how many turns there were."""
+    """The shared memory: when to start, who had the last turn, when that began to release, how many there were."""
 
     def __init__(self) -> None:
         view = memoryview(mmap.mmap(-1, mmap.PAGESIZE))

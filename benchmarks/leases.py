@@ -15,18 +15,35 @@ import struct
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import tenure
 from benchmarks import ROOT
 from benchmarks.table import Row, Samples
 from tenure.observe.events import Event, Lost, Renewed
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+C = TypeVar("C")
+
 COUNT = 10_000
 TTL = 30.0
 OPENING_MOST = 120.0
+
+
+@dataclass(frozen=True)
+class Report(Generic[C]):
+    """What the holder said of itself, and what was counted outside of it while it slept."""
+
+    begun: dict[str, Any]
+    kept: dict[str, Any]
+    ended: dict[str, Any]
+    before: C
+    after: C
 
 
 def run(quick: bool) -> list[Row]:
@@ -35,22 +52,8 @@ def run(quick: bool) -> list[Row]:
     seconds = 11.0 if quick else 60.0
     with TemporaryDirectory(prefix="tenure-bench-") as folder:
         path = Path(folder) / "locks.db"
-        command = [sys.executable, "-m", "benchmarks.leases", str(path), str(seconds)]
-        with subprocess.Popen(  # noqa: S603 - commands of this file
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        ) as holder:
-            try:
-                begun = _heard(holder)
-                before = _transactions(path)
-                kept = _heard(holder)
-                after = _transactions(path)
-                assert holder.stdin is not None
-                holder.stdin.write("go on\n")
-                ended = _heard(holder)
-                holder.wait(30.0)
-            finally:
-                if holder.poll() is None:
-                    holder.kill()
+        report = hold(f"sqlite://{path}", seconds, lambda: _transactions(path))
+    kept = report.kept
     beats = kept["renewed"] or math.nan
 
     def row(what: str, unit: str, value: float, at_most: float | None = None) -> Row:
@@ -60,11 +63,32 @@ def run(quick: bool) -> list[Row]:
         row(f"CPU over {seconds:g} s", "%", 100 * kept["cpu"] / seconds, 0.5),
         row("lost", "", kept["lost"], 0.0),
         row("threads beside the main one", "", kept["threads"], 1.0),
-        row("committed transactions a heartbeat", "", (after - before) / beats, 1.0),
+        row("committed transactions a heartbeat", "", (report.after - report.before) / beats, 1.0),
         row("heartbeats", "", kept["renewed"]),
-        row("time to take one", "us", begun["each"]),
-        row("time to release one", "us", ended["each"]),
+        row("time to take one", "us", report.begun["each"]),
+        row("time to release one", "us", report.ended["each"]),
     ]
+
+
+def hold(url: str, seconds: float, count: Callable[[], C]) -> Report[C]:
+    """Start a holder, let it sleep on its leases, and count something just before and after that."""
+    command = [sys.executable, "-m", "benchmarks.leases", url, str(seconds)]
+    with subprocess.Popen(  # noqa: S603 - commands of this file
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as holder:
+        try:
+            begun = _heard(holder)
+            before = count()
+            kept = _heard(holder)
+            after = count()
+            assert holder.stdin is not None
+            holder.stdin.write("go on\n")
+            ended = _heard(holder)
+            holder.wait(30.0)
+        finally:
+            if holder.poll() is None:
+                holder.kill()
+    return Report(begun, kept, ended, before, after)
 
 
 def _heard(holder: subprocess.Popen[str]) -> dict[str, Any]:
@@ -88,7 +112,7 @@ def _threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
-def _hold(path: str, seconds: float) -> None:
+def _hold(url: str, seconds: float) -> None:
     """In the holder's process."""
     renewed = lost = 0
 
@@ -98,7 +122,7 @@ def _hold(path: str, seconds: float) -> None:
         lost += isinstance(event, Lost)
 
     threads = _threads()
-    client = tenure.Client(f"sqlite://{path}", ttl=TTL, on_event=on_event)
+    client = tenure.Client(url, ttl=TTL, on_event=on_event)
     end = time.monotonic() + OPENING_MOST
     begun = time.perf_counter()
     leases = []

@@ -8,7 +8,12 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from importlib import resources
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
+
+from hiredis import pack_command as _pack_command
+
+pack_command = cast("Any", _pack_command)
+"""It takes a tuple of any length, which its own annotation does not say."""
 
 STEPS: Final = (
     "enter",
@@ -53,11 +58,8 @@ def bulk(value: bytes) -> bytes:
 
 def command(head: bytes, heads: int, *arguments: bytes | str | int) -> bytes:
     """A whole command: `heads` arguments that are packed already, then the others."""
-    parts = [b"*%d\r\n" % (heads + len(arguments)), head]
-    for argument in arguments:
-        value = argument if isinstance(argument, bytes) else str(argument).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(value), value))
-    return b"".join(parts)
+    body = pack_command(arguments)
+    return b"*%d\r\n%b%b" % (heads + len(arguments), head, body[body.index(b"\n") + 1 :])
 
 
 def _read(name: str) -> bytes:
