@@ -153,7 +153,7 @@ def _per_turn(meter: Callable[[], int] | None, board: _Board, seconds: float) ->
     if meter is None:
         return math.nan
     readings = []
-    for part in (0.2, 0.9):
+    for part in (0.5, 0.95):
         time.sleep(max(0.0, board.start[0] + part * seconds - _clock()))
         readings.append((meter(), board.turns[0]))
     (before, first), (after, last) = readings
