@@ -299,7 +299,7 @@ def port(link: Link) -> int:
 
 
 def test_the_master_is_found_and_its_failover_followed() -> None:
-    with Sentinels(password=WORD) as own:
+    with Sentinels(count=1, password=WORD) as own:
         found = dialer(parse(sentinel_url(own)))
         old = own.master
         with dialled(found) as link:

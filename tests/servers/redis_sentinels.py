@@ -81,7 +81,8 @@ class Sentinels(Group):
         """Wait until all sentinels that are up name another server than `lost`, and it is master; that server."""
         (other,) = [server for server in self.servers if server is not lost]
         up = [sentinel for sentinel in self.sentinels if sentinel.is_up]
-        until(lambda: all(self._named_by(one) is other for one in up), "all sentinels name the replica")
+        # Three of them may split their votes several times over, and each election takes seconds.
+        until(lambda: all(self._named_by(one) is other for one in up), "all sentinels name the replica", 3 * PATIENCE)
         until(lambda: other.role == "master", "the replica is promoted")
         return other
 
