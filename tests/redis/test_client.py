@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -72,3 +74,30 @@ def test_the_rights_that_the_documents_name_are_enough() -> None:
                 pass
         with pytest.raises(UnsafeSetup), Client(url, namespace="others") as client:
             client.lock("n").acquire()
+
+
+GREENLETS = """
+from gevent import monkey
+monkey.patch_all()
+import sys
+import gevent
+import tenure
+with tenure.Client(sys.argv[1], ttl=1) as client:
+    turns = []
+    def worker():
+        with client.lock("n", wait=10):
+            turns.append(1)
+            gevent.sleep(0.001)
+    gevent.joinall([gevent.spawn(worker) for _ in range(20)], raise_error=True, timeout=10)
+    lease = client.lock("kept").acquire()
+    gevent.sleep(1.5)
+    print(len(turns), lease.held)
+    lease.release()
+"""
+
+
+def test_under_gevent_the_keeper_keeps_and_other_greenlets_run(server: RedisServer) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", GREENLETS, server.url], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.stdout, done.stderr) == ("20 True\n", "")

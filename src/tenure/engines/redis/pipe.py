@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import hiredis
 from redis.exceptions import ResponseError
 
+from tenure.runtimes import native
+
 if TYPE_CHECKING:
     import socket
 
@@ -28,6 +30,11 @@ _NOTHING: Final = object()
 _WAITS: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
+def _os_thread() -> int:
+    ident: int = native.original("_thread", "get_ident")()
+    return ident
+
+
 class Cut(OSError):
     """The server has closed the connection, or talks another protocol; what was asked for may have been done."""
 
@@ -35,13 +42,16 @@ class Cut(OSError):
 class Pipe:
     """One connection, for one user at a time."""
 
-    __slots__ = ("_connection", "_reader", "_socket", "_timeout", "_used_at")
+    __slots__ = ("_connection", "_reader", "_socket", "_thread", "_timeout", "_used_at")
 
     def __init__(self, connection: Link) -> None:
         self._connection = connection
         self._socket: socket.socket = connection.socket
         self._timeout: Seconds | None = None
         self._used_at = time.monotonic()
+        # A socket of gevent's belongs to the OS thread in which it was made: waiting for it in another one fails. The
+        # keeper's first connection is made by whoever opens the client.
+        self._thread = _os_thread() if native.is_patched() else None
         self._reader = hiredis.Reader(protocolError=Cut, replyError=ResponseError, notEnoughData=_NOTHING)
 
     def fileno(self) -> int:
@@ -78,6 +88,8 @@ class Pipe:
 
         Without this look, the first request after a pause longer than the server's `timeout` has an unknown outcome.
         """
+        if self._thread is not None and self._thread != _os_thread():
+            return True
         if time.monotonic() - self._used_at < STALE_S:
             return False
         with selectors.DefaultSelector() as selector:
