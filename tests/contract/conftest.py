@@ -26,11 +26,11 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
     with contextlib.ExitStack() as stack:
         started: dict[str, Callable[[], str]] = {}
 
-        def site(scheme: str) -> Callable[[], str]:
-            if scheme not in started:
-                folder = tmp_path_factory.mktemp(scheme)
-                started[scheme] = stack.enter_context(REGISTRY[scheme].site(folder))
-            return started[scheme]
+        def site(name: str) -> Callable[[], str]:
+            if name not in started:
+                folder = tmp_path_factory.mktemp(name)
+                started[name] = stack.enter_context(REGISTRY[name].site(folder))
+            return started[name]
 
         yield site
 
@@ -38,14 +38,14 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
 @pytest.fixture(params=PAIRS, ids=["-".join(pair) for pair in PAIRS])
 def face(request: pytest.FixtureRequest, sites: Callable[[str], Callable[[], str]]) -> Face:
     """One engine under one runtime, with a fresh store."""
-    scheme, runtime = request.param
-    registered = REGISTRY[scheme]
+    name, runtime = request.param
+    registered = REGISTRY[name]
     if reason := registered.missing():
         pytest.skip(reason)
     for mark in request.node.iter_markers("needs"):
         if lacking := set(mark.args) - registered.capabilities:
-            pytest.skip(f"{scheme} does not offer {', '.join(sorted(lacking))}")
-    return FACES[runtime](scheme, registered, sites(scheme))
+            pytest.skip(f"{name} does not offer {', '.join(sorted(lacking))}")
+    return FACES[runtime](registered, sites(name))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -143,8 +143,8 @@ class Face(abc.ABC):
 
     runtime: str
 
-    def __init__(self, scheme: str, registered: Registered, fresh_url: Callable[[], str]) -> None:
-        self.scheme = scheme
+    def __init__(self, registered: Registered, fresh_url: Callable[[], str]) -> None:
+        self.scheme = registered.example.partition(":")[0]
         self.registered = registered
         self.url = fresh_url()
         self.fresh_url = fresh_url

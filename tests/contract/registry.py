@@ -7,6 +7,7 @@ An engine with a server starts it in `site` and stops it there, once for the who
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tests.servers.redis import Program
+
 
 class Registered(NamedTuple):
     """An engine as the contract suite sees it.
 
     Attributes:
-        example: a URL of it; nobody connects to it.
+        example: a URL of its scheme; nobody connects to it.
         site: entered once a run with a folder of its own; gives a function that names a fresh, empty store at each
             call. Leaving it stops whatever it started.
         capabilities: what the engine must declare; a test that needs another one is skipped, and says so.
@@ -64,9 +67,9 @@ def _sqlite(folder: Path) -> Iterator[Callable[[], str]]:
 
 
 @contextlib.contextmanager
-def _redis(folder: Path) -> Iterator[Callable[[], str]]:
-    with RedisServer(extra=DATABASES) as server:
-        yield lambda: f"{server.url}/{next(_serial)}"
+def _redis(folder: Path, program: Program = "redis", options: str = "") -> Iterator[Callable[[], str]]:
+    with RedisServer(program=program, extra=DATABASES) as server:
+        yield lambda: f"{server.url}/{next(_serial)}{options}"
 
 
 @contextlib.contextmanager
@@ -111,5 +114,32 @@ REGISTRY: dict[str, Registered] = {
         conditional=_DURABLE,
         missing=redis.missing,
     ),
+    "redis-resp3": Registered(
+        "redis://example",
+        functools.partial(_redis, options="?protocol=3"),
+        _REDIS,
+        multi_process=True,
+        conditional=_DURABLE,
+        missing=redis.missing,
+    ),
+    "redis-6.2": Registered(
+        "redis://example",
+        functools.partial(_redis, program="redis-6.2"),
+        _REDIS,
+        multi_process=True,
+        conditional=_DURABLE,
+        missing=functools.partial(redis.missing, "redis-6.2"),
+    ),
+    "valkey": Registered(
+        "redis://example",
+        functools.partial(_redis, program="valkey"),
+        _REDIS,
+        multi_process=True,
+        conditional=_DURABLE,
+        missing=functools.partial(redis.missing, "valkey"),
+    ),
 }
-"""URL scheme to entry. `test_complete` fails if a scheme of `tenure.engines.ENGINES` is not here."""
+"""URL scheme, or which server and how it is spoken to, to entry.
+
+`test_complete` fails if a scheme of `tenure.engines.ENGINES` has no entry.
+"""

@@ -9,11 +9,12 @@ import pytest
 from tenure import engines
 from tests.contract.conftest import PAIRS
 from tests.contract.faces import FACES, Face
-from tests.contract.registry import REGISTRY
+from tests.contract.registry import REGISTRY, Registered
 
 
 def test_every_engine_that_has_a_url_is_registered_with_every_runtime() -> None:
-    assert set(PAIRS) == set(itertools.product(engines.ENGINES, ["blocking", "asyncio"]))
+    assert {registered.example.partition(":")[0] for registered in REGISTRY.values()} == set(engines.ENGINES)
+    assert set(PAIRS) == set(itertools.product(REGISTRY, ["blocking", "asyncio"]))
     assert set(FACES) == {"blocking", "asyncio"}
 
 
@@ -27,11 +28,11 @@ def test_the_whole_suite_is_collected_for_each_pair(request: pytest.FixtureReque
     assert {name: pairs for name, pairs in seen.items() if pairs != set(PAIRS)} == {}
 
 
-@pytest.mark.parametrize("scheme", REGISTRY)
-def test_an_engine_declares_what_it_is_registered_with(scheme: str) -> None:
-    engine = engines.connect(REGISTRY[scheme].example, "tenure")
-    assert engine.capabilities == REGISTRY[scheme].capabilities
-    assert engine.conditional == REGISTRY[scheme].conditional
+@pytest.mark.parametrize("registered", REGISTRY.values(), ids=REGISTRY)
+def test_an_engine_declares_what_it_is_registered_with(registered: Registered) -> None:
+    engine = engines.connect(registered.example, "tenure")
+    assert engine.capabilities == registered.capabilities
+    assert engine.conditional == registered.conditional
 
 
 async def test_a_client_shows_what_its_engine_offers(face: Face) -> None:

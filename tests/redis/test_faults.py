@@ -5,6 +5,7 @@ Nothing is held after an error once the keeper has paid; a lost connection is no
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -245,29 +246,48 @@ def test_a_slow_way_to_the_server_never_hides_the_deadline(proxy: Proxy) -> None
 # -- a stopped server -------------------------------------------------------------------------------------------------
 
 
-def test_a_stopped_server_costs_the_lease_at_its_deadline_and_grants_a_larger_token_afterwards() -> None:
+@contextlib.contextmanager
+def stopped(server: RedisServer) -> Iterator[None]:
+    server.stop()
+    try:
+        yield
+    finally:
+        server.cont()
+
+
+@contextlib.contextmanager
+def asleep(server: RedisServer) -> Iterator[None]:
+    """Busy with one command for two of the leases' ttls."""
+    with server.connect() as connection:
+        connection.send("DEBUG", "SLEEP", "2")
+        try:
+            yield
+        finally:
+            connection.read()
+
+
+@pytest.mark.parametrize("halted", [stopped, asleep])
+def test_a_stopped_server_costs_the_lease_at_its_deadline_and_grants_a_larger_token_afterwards(halted: Any) -> None:
     told = Told()
     with (
         RedisServer() as server,
         Client(server.url, ttl=1.0, on_event=told) as client,
-        Client(server.url, ttl=1.0) as other,
+        Client(server.url, ttl=LONG) as other,
     ):
         other.lock("warm").acquire().release()
         lease = client.lock("n").acquire()
-        server.stop()
-        try:
-            waiting: Attempt[Any] = Attempt(other.lock("n", wait=10).acquire)
+        waiting: Attempt[Any] = Attempt(other.lock("n", wait=10).acquire)
+        waits(client, "n")
+        with halted(server):
             told.wait(Suspect)
             assert lease.held
             lost_at = told.wait(Lost)
             assert lease.lost is LossReason.DEADLINE
             assert lease.deadline <= lost_at < lease.deadline + 0.1
             assert not waiting.ended_at
-        finally:
-            server.cont()
         went_on = native.now()
         successor = waiting.outcome()
-        print(f"granted {waiting.ended_at - went_on:.3f} s after SIGCONT")
+        print(f"granted {waiting.ended_at - went_on:.3f} s after the server went on")
         assert successor.token > lease.token
         assert [c.token for c in other.inspect("n").holders] == [successor.token]
         assert waiting.ended_at - went_on < 1.0 + SLACK

