@@ -14,16 +14,24 @@ from tenure._version import __version__
 # Not imported from typing, which costs more than everything else here; type checkers know the name.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from tenure import fencing
     from tenure.async_client import AsyncClient, AsyncLease, AsyncLock
     from tenure.client import Client, Lease, Lock
     from tenure.errors import (
         AcquireTimeout,
+        FenceRegression,
+        ForeignToken,
         IncompatibleStore,
         LeaseLost,
+        MissingRow,
+        MissingTable,
         NotHeld,
+        NotRaised,
         OutcomeUnknown,
         Overtaken,
         SetupError,
+        StaleOperation,
+        StaleToken,
         StoreUnavailable,
         TenureError,
         UnsafeSetup,
@@ -42,12 +50,19 @@ _HOME = {
     "Lease": "client",
     "Lock": "client",
     "AcquireTimeout": "errors",
+    "FenceRegression": "errors",
+    "ForeignToken": "errors",
     "IncompatibleStore": "errors",
     "LeaseLost": "errors",
+    "MissingRow": "errors",
+    "MissingTable": "errors",
     "NotHeld": "errors",
+    "NotRaised": "errors",
     "OutcomeUnknown": "errors",
     "Overtaken": "errors",
     "SetupError": "errors",
+    "StaleOperation": "errors",
+    "StaleToken": "errors",
     "StoreUnavailable": "errors",
     "TenureError": "errors",
     "UnsafeSetup": "errors",
@@ -65,6 +80,11 @@ _HOME = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "fencing":
+        # A part of its own, with its own names.
+        from importlib import import_module
+
+        return import_module("tenure.fencing")
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'tenure' has no attribute {name!r}")
@@ -86,7 +106,9 @@ __all__ = [
     "AsyncLock",
     "Client",
     "Contender",
+    "FenceRegression",
     "Finding",
+    "ForeignToken",
     "Grade",
     "Grant",
     "IncompatibleStore",
@@ -95,16 +117,22 @@ __all__ = [
     "LeaseState",
     "Lock",
     "LossReason",
+    "MissingRow",
+    "MissingTable",
     "NotHeld",
+    "NotRaised",
     "OutcomeUnknown",
     "Overtaken",
     "Queue",
     "Report",
     "SetupError",
+    "StaleOperation",
+    "StaleToken",
     "StoreUnavailable",
     "TenureError",
     "UnsafeSetup",
     "UsageError",
     "WouldDeadlock",
     "__version__",
+    "fencing",
 ]

@@ -19,6 +19,7 @@ from tenure.face import BaseClient, BaseLock
 from tenure.lease import BaseLease
 from tenure.model import Instant, LossReason, Queue, Seconds
 from tenure.observe.events import Stolen
+from tenure.ports import HOLDS
 from tenure.protocols import claim as protocol
 from tenure.runtimes import native
 from tenure.runtimes.aio import AioRuntime
@@ -61,6 +62,21 @@ class AsyncLease(BaseLease):
             reason = await protocol.release(self._core.ledger, self._store, claim)
         if reason is not None:
             raise self._loss()
+
+    async def confirm(self) -> bool:
+        """Ask the engine whether this lease is among the holders of its name; False if it is lost or released.
+
+        Costs a request. True was true when the engine answered and may be false by now, as with any lease.
+
+        Raises:
+            StoreUnavailable, OutcomeUnknown: the engine did not answer.
+
+        Cancellation: safe.
+        """
+        if not self.held:
+            return False
+        place = await self._store.look(self._own.ref, ASK_MOST)
+        return place.standing is HOLDS
 
     async def wait_lost(self, timeout: Seconds | None = None) -> LossReason | None:
         """Wait until the lease is lost or released, or for `timeout` seconds; the reason, or None."""

@@ -17,6 +17,7 @@ from tenure.face import BaseClient, BaseLock
 from tenure.lease import BaseLease
 from tenure.model import Instant, LossReason, Queue, Seconds
 from tenure.observe.events import Stolen
+from tenure.ports import HOLDS
 from tenure.protocols import claim as protocol
 from tenure.protocols.records import CLOSED
 from tenure.runtimes import native
@@ -57,6 +58,19 @@ class Lease(BaseLease):
             raise self._loss()
 
     _store: QueueStore
+
+    def confirm(self) -> bool:
+        """Ask the engine whether this lease is among the holders of its name; False if it is lost or released.
+
+        Costs a request. True was true when the engine answered and may be false by now, as with any lease.
+
+        Raises:
+            StoreUnavailable, OutcomeUnknown: the engine did not answer.
+        """
+        if not self.held:
+            return False
+        place = run(self._store.look(self._own.ref, ASK_MOST))
+        return place.standing is HOLDS
 
     def wait_lost(self, timeout: Seconds | None = None) -> LossReason | None:
         """Wait until the lease is lost or released, or for `timeout` seconds; the reason, or None."""

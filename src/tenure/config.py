@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
+from tenure import arguments
 from tenure.errors import UsageError
 from tenure.model import EXCLUSIVE, SHARED, Kind, Mode, Seconds
 from tenure.protocols.claim import Ask
@@ -27,7 +28,9 @@ LIMIT_MOST: Final = 1_000_000
 CAPABILITIES: Final = frozenset({"fifo", "shared", "semaphore", "durable_tokens", "multi_host"})
 
 _OPTIONS: Final = {"ttl", "namespace", "require"}
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+text = arguments.text
+count = arguments.count
 
 
 class RedisClient(Protocol):
@@ -160,33 +163,9 @@ def wait(value: Any) -> Seconds | None:
     return None if value is None else seconds("wait", value, 0.0, SECONDS_MOST)
 
 
-def text(argument: str, value: Any, most: int, least: int = 0) -> str:
-    """A string within bounds: valid Unicode, no control characters."""
-    if not isinstance(value, str):
-        raise UsageError(f"{argument}: a string of {least} to {most} bytes is needed, not {type(value).__name__}")
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError:
-        raise UsageError(f"{argument}: a lone surrogate is not Unicode text") from None
-    if not least <= size <= most:
-        raise UsageError(f"{argument}: {size} bytes of UTF-8 are outside {least} to {most}")
-    if not value.isascii() or not value.isprintable():
-        found = _CONTROL.search(value)
-        if found is not None:
-            raise UsageError(f"{argument}: the control character {found.group()!r} is not allowed")
-    return value
-
-
 def name(value: Any) -> str:
     """What is locked: 1 to 512 bytes of UTF-8 without control characters."""
     return text("name", value, NAME_BYTES, 1)
-
-
-def count(argument: str, value: Any, most: int) -> int:
-    """A whole number from 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise UsageError(f"{argument}: a whole number from 1 to {most} is needed, not {value!r}")
-    return value
 
 
 def permits(limit: Any, wanted: Any) -> Mode:

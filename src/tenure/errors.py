@@ -68,7 +68,7 @@ class OutcomeUnknown(TenureError):
 
 
 class Overtaken(TenureError):
-    """Another holder may be at work. Stop; never retry blindly."""
+    """Another holder may be at work, or a later operation of this one has been. Stop; never retry blindly."""
 
 
 class LeaseLost(Overtaken):
@@ -85,6 +85,42 @@ class LeaseLost(Overtaken):
         self.name = name
         self.token = token
         self.reason = reason
+
+
+class _Refusal(TenureError):
+    """A resource refused a fencing token; what was asked for was not done.
+
+    Attributes:
+        resource: what the fence protects.
+        token: the token that was refused.
+        fence: the largest token that the resource has seen.
+    """
+
+    def __init__(self, message: str, *, resource: str = "", token: int = 0, fence: int = 0) -> None:
+        super().__init__(message)
+        self.resource = resource
+        self.token = token
+        self.fence = fence
+
+
+class StaleToken(_Refusal, Overtaken):
+    """The resource has seen a larger token: somebody else holds the name by now, or has held it. The lease is lost."""
+
+
+class StaleOperation(_Refusal, Overtaken):
+    """This holder's operation of this number, or a later one, was done before. Its lease is as it was.
+
+    Attributes:
+        seq: the number that was refused.
+        applied: the largest number that was done; if it equals `seq`, it is this very operation that was.
+    """
+
+    def __init__(
+        self, message: str, *, resource: str = "", token: int = 0, fence: int = 0, seq: int = 0, applied: int = 0
+    ) -> None:
+        super().__init__(message, resource=resource, token=token, fence=fence)
+        self.seq = seq
+        self.applied = applied
 
 
 class SetupError(TenureError):
@@ -115,3 +151,49 @@ class IncompatibleStore(SetupError):
         super().__init__(message)
         self.in_force = in_force
         self.spoken = spoken
+
+
+class NotRaised(_Refusal, UsageError):
+    """The fence has not seen this holder yet, and cannot be raised here: what was read so far may be out of date.
+
+    Nothing was done. Open the fence before the transaction begins, and read again.
+    """
+
+
+class FenceRegression(_Refusal, SetupError):
+    """The resource has seen a larger token, and still this one is the holder's: tokens went backwards.
+
+    The engine lost what it knew, or the fence was raised by somebody else's numbers. Nothing was done; the lease is
+    as it was.
+    """
+
+
+class ForeignToken(_Refusal, SetupError):
+    """The fence was raised by tokens of another authority, with which this one cannot be compared. Nothing was done.
+
+    Attributes:
+        authority: who drew the token.
+        fenced_by: whose tokens the fence has seen.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        resource: str = "",
+        token: int = 0,
+        fence: int = 0,
+        authority: str = "",
+        fenced_by: str = "",
+    ) -> None:
+        super().__init__(message, resource=resource, token=token, fence=fence)
+        self.authority = authority
+        self.fenced_by = fenced_by
+
+
+class MissingTable(SetupError):
+    """The user's database lacks a table of tenure's. Nothing was done; the message says what prints its definition."""
+
+
+class MissingRow(SetupError, LookupError):
+    """The row that carries the fence is not there. Nothing was done."""

@@ -102,6 +102,17 @@ class BaseLease:
         if state is LeaseState.RELEASED:
             raise LeaseLost(f"the lease on {self.name!r} was released", name=self.name, token=self.token)
 
+    def refused(self) -> None:
+        """Note that a resource refused the token: somebody else holds the name. The lease is lost, without a request.
+
+        The guards of `tenure.fencing` do this; whoever compares tokens by other means does it by hand.
+        """
+        claim, ledger = self._own, self._core.ledger
+        if self._alive():
+            with ledger.mutex:
+                ledger.lose(claim, LossReason.REFUSED, ledger.runtime.now())
+            ledger.flush()
+
     def hand_over(self) -> None:
         """Let another thread or task use this lease: this one may then ask for the name again.
 

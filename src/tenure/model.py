@@ -128,6 +128,7 @@ class LossReason(enum.StrEnum):
     FORKED = "it belongs to the parent process of a fork"
     CLOSED = "its client was closed"
     DROPPED = "it was garbage-collected without having been released"
+    REFUSED = "a resource refused its token"
 
 
 class LeaseState(enum.StrEnum):
@@ -147,14 +148,14 @@ class Grant(NamedTuple):
         name: what is locked.
         token: the fencing token; larger than that of every earlier grant of the name.
         floor: the smallest token of its group of co-holders; equal to `token` for an exclusive lease (rule B8).
-        authority: who drew the token: engine kind, namespace and the store's random id. Tokens of different
-            authorities cannot be compared.
+        authority: who drew the token: engine kind, the store's random id and namespace. Tokens of different
+            kinds or namespaces cannot be compared. Empty: it came from elsewhere, and nobody knows.
     """
 
     name: str
     token: int
     floor: int
-    authority: str
+    authority: str = ""
 
 
 class Contender(NamedTuple):

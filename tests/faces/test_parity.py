@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import tenure
-from tenure import observe
+from tenure import fencing, observe
 
 PAIRS = [(tenure.Client, tenure.AsyncClient), (tenure.Lock, tenure.AsyncLock), (tenure.Lease, tenure.AsyncLease)]
 RECORD = Path(__file__).with_name("public_api.txt")
@@ -58,7 +58,7 @@ def test_what_may_wait_is_async_and_nothing_else(blocking: type, aio: type) -> N
     assert not [name for name, member in members(blocking).items() if inspect.iscoroutinefunction(member)]
     assert waits <= {
         "open", "close", "inspect", "names", "steal", "descriptors", "doctor", "acquire", "try_acquire", "release",
-        "wait_lost", "__aenter__", "__aexit__",
+        "confirm", "wait_lost", "__aenter__", "__aexit__",
     }  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def test_both_faces_say_the_same_of_the_same(blocking: type, aio: type) -> None:
 def public_api() -> str:
     """Every public name, what it is, and how it is called."""
     lines = []
-    for module, names in ((tenure, tenure.__all__), (observe, observe.__all__)):
+    for module, names in ((tenure, tenure.__all__), (fencing, fencing.__all__), (observe, observe.__all__)):
         for name in sorted(names):
             thing = getattr(module, name)
             lines.append(f"{module.__name__}.{name}{describe(thing)}")
@@ -101,6 +101,8 @@ def own(thing: type) -> dict[str, Any]:
 
 
 def describe(thing: Any) -> str:
+    if inspect.isfunction(thing):
+        return shown(thing)
     if not inspect.isclass(thing):
         return ""
     if issubclass(thing, BaseException):
@@ -109,7 +111,7 @@ def describe(thing: Any) -> str:
         return f"({', '.join(thing._fields)})"
     if hasattr(thing, "__dataclass_fields__"):
         return f"({', '.join(thing.__dataclass_fields__)})"
-    if thing in (tenure.Client, tenure.AsyncClient):
+    if thing in (tenure.Client, tenure.AsyncClient, fencing.Row):
         return shown(thing.__init__)
     return ""
 

@@ -25,6 +25,14 @@ EXAMPLES: list[errors.TenureError] = [
     errors.WouldDeadlock("a"),
     errors.UnsafeSetup("a"),
     errors.IncompatibleStore("a", in_force=2, spoken=(1,)),
+    errors._Refusal("a", resource="r", token=7, fence=9),
+    errors.StaleToken("a", resource="r", token=7, fence=9),
+    errors.StaleOperation("a", resource="r", token=7, fence=7, seq=2, applied=3),
+    errors.NotRaised("a", resource="r", token=7, fence=5),
+    errors.FenceRegression("a", resource="r", token=7, fence=9),
+    errors.ForeignToken("a", resource="r", token=7, fence=9, authority="redis/a", fenced_by="etcd/a"),
+    errors.MissingTable("a"),
+    errors.MissingRow("a"),
 ]
 
 

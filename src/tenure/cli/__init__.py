@@ -92,6 +92,10 @@ def _dispatch(options: argparse.Namespace) -> int:
         from tenure.cli.completion import completion
 
         return completion(options)
+    if options.action == "fence":
+        from tenure.cli.fence import fence
+
+        return fence(options)
     if options.action == "doctor":
         from tenure.cli.doctor import doctor
 

@@ -98,6 +98,16 @@ exit status, by the worst finding: 0 ok or info; 1 warning; 2 danger. 69 the eng
 each with name, grade ("ok", "info", "warning", "danger"), found, means and change. Names and grades are stable.
 """
 
+_FENCE = """\
+examples:
+  tenure fence schema                                             # for PostgreSQL
+  tenure fence schema postgresql | psql "$DATABASE_URL"
+  tenure fence schema sqlite | sqlite3 app.db
+
+prints the definition of the tables that the guards of `tenure.fencing` need, for your own migrations: no guard ever
+makes a table in your database.
+"""
+
 _COMPLETION = """\
 examples:
   eval "$(tenure completion bash)"                                        # in ~/.bashrc
@@ -148,7 +158,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         words = [*words[1:2], "--help"]
     options = parser.parse_args(words)
     if options.action is None:
-        parser.error("what shall be done? `run`, `ls`, `inspect`, `steal`, `doctor` or `completion`")
+        parser.error("what shall be done? `run`, `ls`, `inspect`, `steal`, `doctor`, `fence` or `completion`")
     if options.action == "run":
         options.command = command
         _check_run(parser.children["run"], options)
@@ -188,6 +198,10 @@ def build() -> Parser:
     child.add_argument("target", nargs="?", metavar="URL", help="the engine; as --url")
     _fill_common(child, quiet="show warnings and dangers only")
     child.add_argument("--ttl", type=_above_zero, metavar="SECONDS", help="what times are judged against (default: 30)")
+    child = add("fence", "print the tables that fencing guards need, as SQL", _FENCE)
+    child.add_argument("what", choices=("schema",), help="what to print")
+    child.add_argument("dialect", nargs="?", default="postgresql", choices=("postgresql", "sqlite"),
+        help="for which database (default: postgresql)")  # fmt: skip
     child = add("completion", "print a completion script for a shell", _COMPLETION)
     child.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
     return parser

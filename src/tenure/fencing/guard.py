@@ -1,0 +1,212 @@
+"""The guards of SQL: raise first, committed; then, in each transaction, check before anything is read.
+
+Promises: the work of a guarded transaction is committed only if no later holder had raised the fence when it began, and
+none can raise it before it ends. What a holder reads under its guard is what earlier holders left, and none of them
+writes afterwards. Does not promise that a stale holder is told before it asks, nor anything of a resource that nobody
+raised, or of reads before the guard.
+
+Written once: `Section` awaits only its port to the database, so that `Guard` runs it for blocking drivers and
+`AsyncGuard` under asyncio.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from tenure.errors import FenceRegression, MissingRow, OutcomeUnknown, SetupError, StoreUnavailable, UsageError
+from tenure.fencing.rule import Fence, Verdict, judge, raised, refusal
+from tenure.runtimes.blocking import run
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from tenure.fencing.places import Place
+    from tenure.fencing.rule import Holder, Proof
+    from tenure.sql.ports import Database
+    from tenure.sql.statements import Statement
+
+C = TypeVar("C")
+
+
+class Section:
+    """One holder at one resource over one connection."""
+
+    def __init__(self, database: Database, place: Place, proof: Proof, holder: Holder | None) -> None:
+        self._database = database
+        self._place = place
+        self._proof = proof
+        self._holder = holder
+        self._is_ours = False
+        if proof.seq and place.number is None:
+            raise UsageError("seq: a column of the row has no room for operation numbers; use the table of fences")
+
+    async def open(self) -> None:
+        """Raise the fence, and commit that.
+
+        Raises:
+            UsageError: a transaction has begun on this connection; nothing was done.
+            StaleToken, ForeignToken, FenceRegression: refused.
+            MissingTable, MissingRow: there is no fence to raise.
+        """
+        if self._database.has_begun:
+            raise UsageError(
+                "a transaction has begun on this connection, and a fence is raised in one of its own: commit it first"
+            )
+        await self._raise()
+
+    async def enter(self) -> None:
+        """Begin the user's transaction with a check; or only check, in one that has begun."""
+        database = self._database
+        self._is_ours = not database.has_begun
+        if not self._is_ours:
+            if self._place.join is not None:
+                await database.join(self._place.join)
+            verdict, fence = await self._check()
+            await self._settle(verdict, fence)
+            return
+        verdict, fence = await self._begin()
+        if verdict is Verdict.NOT_RAISED:
+            await self._raise()
+            verdict, fence = await self._begin()
+        await self._settle(verdict, fence)
+
+    async def leave(self, error: BaseException | None) -> bool:
+        """End the transaction if it is ours."""
+        return await self._database.end(error) if self._is_ours else False
+
+    async def _begin(self) -> tuple[Verdict, Fence]:
+        """Begin, and check; the transaction is open only if the proof was accepted."""
+        await self._database.begin(raising=False)
+        try:
+            verdict, fence = await self._check()
+        except BaseException as error:
+            await self._database.end(error)
+            raise
+        if verdict is not Verdict.ACCEPTED:
+            await self._database.end(_Refused())
+        return verdict, fence
+
+    async def _check(self) -> tuple[Verdict, Fence]:
+        """The first statement of a transaction: nothing was read that could be out of date."""
+        place, proof = self._place, self._proof
+        fence = await self._read(place.lock if proof.seq else place.check)
+        if fence is None and not place.plant:
+            raise MissingRow(f"there is no row {proof.resource}, which carries the fence")
+        verdict = Verdict.NOT_RAISED if fence is None else judge(fence, proof)
+        if verdict is Verdict.ACCEPTED and place.number is not None and proof.seq:
+            await self._database.execute(place.number, {**place.key, "seq": proof.seq})
+        return verdict, fence or Fence()
+
+    async def _raise(self) -> None:
+        for step in self._place.raising:
+            await self._database.begin(raising=True)
+            try:
+                verdict, fence = await self._lift(step.read, step.write)
+            except BaseException as error:
+                await self._database.end(error)
+                raise
+            await self._database.end(None)
+            if verdict is Verdict.ACCEPTED:
+                return
+            if verdict is not Verdict.NOT_RAISED:
+                await self._settle(verdict, fence)
+
+    async def _lift(self, read: Statement, write: Statement) -> tuple[Verdict, Fence]:
+        """Raise the fence if it is too low; also where it is raised a second time, as the raise has no number."""
+        place, proof = self._place, self._proof._replace(seq=0)
+        fence = await self._read(read)
+        if fence is None:
+            for plant in place.plant:
+                await self._database.execute(plant, place.key)
+            fence = await self._read(read)
+        if fence is None:
+            raise MissingRow(f"there is no row {proof.resource}, which carries the fence")
+        verdict = judge(fence, proof)
+        if verdict is Verdict.NOT_RAISED:
+            after = raised(fence, proof)
+            values = {"floor": after.token, "authority": after.authority}
+            await self._database.execute(write, {**place.key, **values})
+        return verdict, fence
+
+    async def _read(self, read: Statement) -> Fence | None:
+        row = await self._database.fetch(read, self._place.key)
+        return None if row is None else Fence(*row)
+
+    async def _settle(self, verdict: Verdict, fence: Fence) -> None:
+        """Return if accepted; else tell the lease, ask the engine where it knows better, and refuse."""
+        if verdict is Verdict.ACCEPTED:
+            return
+        error = refusal(verdict, fence, self._proof)
+        holder = self._holder
+        if verdict is Verdict.STALE and holder is not None:
+            if holder.held and await self._is_confirmed(holder):
+                raise self._regression(max(fence.token, fence.intent)) from error
+            holder.refused()
+        raise error
+
+    async def _is_confirmed(self, holder: Holder) -> bool:
+        """Whether the engine says that the claim is still among the holders. Who cannot be asked confirms nothing."""
+        try:
+            if not self._database.is_async:
+                answer = holder.confirm()
+                if inspect.iscoroutine(answer):
+                    # The lease of a loop, which may be waiting for this very call.
+                    answer.close()
+                    return False
+                return bool(answer)
+            if inspect.iscoroutinefunction(holder.confirm):
+                return bool(await holder.confirm())
+            from asyncio import to_thread
+
+            return bool(await to_thread(holder.confirm))
+        except (StoreUnavailable, OutcomeUnknown, SetupError):
+            return False
+
+    def _regression(self, fence: int) -> FenceRegression:
+        proof = self._proof
+        return FenceRegression(
+            f"{proof.resource!r} refuses token {proof.token}, having seen {fence}, and still the engine says that this "
+            "is the holder's: it lost its count, or the fence was raised by numbers that are not its own",
+            resource=proof.resource,
+            token=proof.token,
+            fence=fence,
+        )
+
+
+class _Refused(Exception):
+    """Rolls back a transaction of ours in which nothing was done."""
+
+
+class Guard(Generic[C]):
+    """A `with` block whose work is committed only if no later holder has come. One use."""
+
+    def __init__(self, connection: C, section: Section) -> None:
+        self._connection = connection
+        self._section = section
+
+    def __enter__(self) -> C:
+        run(self._section.enter())
+        return self._connection
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        return run(self._section.leave(error))
+
+
+class AsyncGuard(Generic[C]):
+    """An `async with` block whose work is committed only if no later holder has come. One use."""
+
+    def __init__(self, connection: C, section: Section) -> None:
+        self._connection = connection
+        self._section = section
+
+    async def __aenter__(self) -> C:
+        await self._section.enter()
+        return self._connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        return await self._section.leave(error)

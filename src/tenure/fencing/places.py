@@ -1,0 +1,112 @@
+"""Where a fence is kept: in the table of fences, or in a column of the one row that it protects.
+
+Promises: whatever the place, the same few statements: read, read and keep from changing, raise, number.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tenure.arguments import text
+from tenure.errors import UsageError
+from tenure.sql.statements import Statement, statement, statements
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tenure.sql.dialects import Dialect
+
+IDENTIFIER_BYTES: Final = 128
+
+
+class Step(NamedTuple):
+    """One committed step of a raise: read, judge, and write if the fence is too low."""
+
+    read: Statement
+    write: Statement
+
+
+class Place(NamedTuple):
+    """The statements of one place in one dialect.
+
+    Attributes:
+        check: reads the fence and keeps it from being raised until the transaction ends.
+        lock: as `check`, and keeps it from being checked too.
+        join: what a transaction of the user's does first so that `check` keeps its word; None if nothing.
+        plant: what makes the fence where there is none; empty where only the user can.
+        raising: the steps of a raise, each a transaction of its own.
+        number: notes the number of an operation; None if there is no room for one.
+        key: values that find the row.
+    """
+
+    check: Statement
+    lock: Statement
+    join: Statement | None
+    plant: tuple[Statement, ...]
+    raising: tuple[Step, ...]
+    number: Statement | None
+    key: Mapping[str, Any]
+
+
+class Row:
+    """The fence as a column of the row that it protects, for tables in which that is all there is to protect.
+
+    The column is an integer of 64 bits, 0 or NULL before the first holder. It has no room for an authority or for
+    operation numbers. The guard locks the row, so that its workers take turns.
+    """
+
+    def __init__(self, table: str, key: Mapping[str, Any], *, column: str = "fence") -> None:
+        """Name the row.
+
+        Args:
+            table: its table, spelled as in the database; a dot separates a schema from it.
+            key: the columns, and their values, that find one row.
+            column: the column of the fence.
+
+        Raises:
+            UsageError: an argument is wrong.
+        """
+        self.table = _identifier("table", table)
+        self.column = _identifier("column", column)
+        if not key:
+            raise UsageError("key: at least one column is needed to find the row")
+        self.key = {_identifier("key", name): value for name, value in key.items()}
+
+    @property
+    def resource(self) -> str:
+        """What errors call it."""
+        return f"{self.table}({', '.join(f'{name}={value!r}' for name, value in self.key.items())})"[:512]
+
+    def place(self, dialect: Dialect) -> Place:
+        """Its statements."""
+        table, column = dialect.quoted(self.table), dialect.quoted(self.column)
+        where = " AND ".join(f"{dialect.quoted(name)} = :key_{at}" for at, name in enumerate(self.key))
+        fence = f"COALESCE({column}, 0)"
+        # Every identifier is quoted, and every value is a placeholder's.
+        lock = statement(f"SELECT {fence}, 0, 0, '' FROM {table} WHERE {where} {dialect.locking}".strip())  # noqa: S608
+        write = statement(f"UPDATE {table} SET {column} = :floor WHERE {where} AND {fence} < :floor")  # noqa: S608
+        join = None if dialect.locking else statement(f"UPDATE {table} SET {column} = {column} WHERE 0")  # noqa: S608
+        key = {f"key_{at}": value for at, value in enumerate(self.key.values())}
+        return Place(lock, lock, join, (), (Step(lock, write),), None, key)
+
+
+def _identifier(argument: str, name: Any) -> str:
+    if ":" in text(argument, name, IDENTIFIER_BYTES, 1):
+        raise UsageError(f"{argument}: a colon would be taken for a placeholder's")
+    return str(name)
+
+
+@cache
+def _table(dialect: Dialect) -> Place:
+    of = statements("fence", dialect.name)
+    last = Step(of["lock"], of["raise"])
+    if not dialect.has_readers:
+        return Place(of["check"], of["lock"], of["join"], (of["plant"],), (last,), of["number"], {})
+    raising = (Step(of["look"], of["announce"]), last)
+    return Place(of["check"], of["lock"], None, (of["plant"], of["plant_intent"]), raising, of["number"], {})
+
+
+def table(dialect: Dialect, resource: str) -> Place:
+    """A row of the table of fences."""
+    return _table(dialect)._replace(key={"resource": resource})

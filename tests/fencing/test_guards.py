@@ -1,0 +1,355 @@
+"""What every guard does, whatever its driver: one contract, each driver through it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import tenure
+from tenure.errors import (
+    FenceRegression,
+    ForeignToken,
+    LeaseLost,
+    MissingRow,
+    MissingTable,
+    NotRaised,
+    StaleOperation,
+    StaleToken,
+    UsageError,
+)
+from tenure.fencing import Row
+from tenure.model import Grant, LossReason
+from tests.fencing.stores import Session
+
+if TYPE_CHECKING:
+    from tests.fencing.conftest import Rig
+
+ADD = "UPDATE counter SET v = v + 1 WHERE id = 1"
+
+
+def grant(token: int, floor: int | None = None, authority: str = "") -> Grant:
+    return Grant("orders", token, token if floor is None else floor, authority)
+
+
+async def fence(session: Session) -> int | None:
+    """The token of the fence, as a stranger sees it."""
+    await session.rollback()
+    token = await session.one("SELECT MAX(token) FROM tenure_fence WHERE resource = 'orders'")
+    await session.rollback()
+    assert token is None or isinstance(token, int)
+    return token
+
+
+async def add(session: Session, lease: Any, **named: Any) -> None:
+    async with session.guard(lease, **named):
+        await session.do(ADD)
+
+
+def test_the_first_block_raises_the_fence_and_each_block_is_a_transaction(rig: Rig) -> None:
+    async def scenario(one: Session, two: Session) -> None:
+        assert await fence(two) is None
+        async with one.guard(grant(7)):
+            assert await one.value() == 0
+            await one.do(ADD)
+            if rig.driver.store != "sqlite":
+                assert await fence(two) == 7  # committed before anything is read
+                assert await two.value() == 0
+                await two.rollback()
+        assert await two.value() == 1
+        await two.rollback()
+        await add(one, grant(7))
+        await add(one, grant(7))
+        assert (await fence(two), await two.value()) == (7, 3)
+
+    rig.run(scenario)
+
+
+def test_a_stale_holder_writes_nothing(rig: Rig) -> None:
+    async def scenario(old: Session, new: Session) -> None:
+        await add(old, grant(7))
+        await add(new, grant(9))
+        with pytest.raises(StaleToken) as refused:
+            await add(old, grant(7))
+        assert (refused.value.resource, refused.value.token, refused.value.fence) == ("orders", 7, 9)
+        assert await new.value() == 2
+        await new.rollback()
+        await add(new, grant(9))
+
+    rig.run(scenario)
+
+
+def test_an_error_in_the_block_rolls_back_the_work_and_not_the_fence(rig: Rig) -> None:
+    async def scenario(one: Session) -> None:
+        with pytest.raises(ZeroDivisionError):
+            async with one.guard(grant(7)):
+                await one.do(ADD)
+                _ = 1 / 0
+        assert (await fence(one), await one.value()) == (7, 0)
+        await one.rollback()
+        with pytest.raises(StaleToken):
+            await add(one, grant(6))
+        await add(one, grant(7))
+
+    rig.run(scenario)
+
+
+def test_in_a_transaction_that_has_begun_the_guard_only_checks_what_was_opened_before(rig: Rig) -> None:
+    async def scenario(one: Session, two: Session) -> None:
+        await one.begin()
+        with pytest.raises(NotRaised, match=r"fencing\.open"):
+            await add(one, grant(7))
+        with pytest.raises(UsageError, match="commit"):
+            await one.open(grant(7))
+        await one.rollback()
+        assert await fence(one) is None
+        await one.open(grant(7))
+        await one.open(grant(7))
+        assert await fence(one) == 7
+        await one.begin()
+        await add(one, grant(7))
+        async with one.guard(grant(7)), one.guard(grant(7)):
+            await one.do(ADD)
+        await one.rollback()
+        assert await one.value() == 0  # the transaction is the caller's
+        await one.rollback()
+        await one.begin()
+        await add(one, grant(7))
+        await one.commit()
+        assert await one.value() == 1
+        await one.rollback()
+        await two.open(grant(9))
+        await one.begin()
+        with pytest.raises(StaleToken):
+            await add(one, grant(7))
+
+    rig.run(scenario)
+
+
+def test_a_stale_holder_cannot_raise(rig: Rig) -> None:
+    async def scenario(one: Session) -> None:
+        await one.open(grant(9))
+        with pytest.raises(StaleToken):
+            await one.open(grant(7))
+        assert await fence(one) == 9
+        await add(one, grant(9))
+
+    rig.run(scenario)
+
+
+def test_co_holders_never_shut_each_other_out(rig: Rig) -> None:
+    async def scenario(one: Session) -> None:
+        await add(one, grant(4))
+        first, second, third = grant(5, 5), grant(7, 5), grant(9, 7)
+        for holder in (second, first, second, third, second):
+            await add(one, holder)
+        with pytest.raises(StaleToken):
+            await add(one, first)  # it had left before the third came
+        with pytest.raises(StaleToken):
+            await add(one, grant(4))
+        assert (await fence(one), await one.value()) == (7, 6)
+
+    rig.run(scenario)
+
+
+def test_a_numbered_operation_is_done_once(rig: Rig) -> None:
+    async def scenario(one: Session) -> None:
+        await add(one, grant(7), seq=1)
+        with pytest.raises(StaleOperation) as refused:
+            await add(one, grant(7), seq=1)
+        assert (refused.value.seq, refused.value.applied) == (1, 1)
+        await add(one, grant(7), seq=5)
+        with pytest.raises(StaleOperation):
+            await add(one, grant(7), seq=4)
+        with pytest.raises(ZeroDivisionError):
+            async with one.guard(grant(7), seq=6):
+                _ = 1 / 0
+        await add(one, grant(7), seq=6)  # it was rolled back, so it was not done
+        await add(one, grant(7))
+        await add(one, grant(8), seq=1)
+        with pytest.raises(StaleToken):
+            await add(one, grant(7), seq=7)
+        assert await one.value() == 5
+
+    rig.run(scenario)
+
+
+def test_a_token_of_another_authority_is_foreign_and_changes_nothing(rig: Rig) -> None:
+    async def scenario(one: Session) -> None:
+        await add(one, grant(1_000, authority="redis:a1/app"))
+        await add(one, grant(1_001, authority="redis:b2/app"))  # the same engine, which lost its data
+        for token in (5, 2_000):
+            with pytest.raises(ForeignToken) as refused:
+                await add(one, grant(token, authority="etcd:c3/app"))
+            assert (refused.value.authority, refused.value.fenced_by) == ("etcd/app", "redis/app")
+            with pytest.raises(ForeignToken):
+                await one.open(grant(token, authority="etcd:c3/app"))
+        assert await fence(one) == 1_001
+        await add(one, 1_001, resource="orders")  # a bare number can only be stale
+        with pytest.raises(StaleToken):
+            await add(one, 1_000, resource="orders")
+
+    rig.run(scenario)
+
+
+def test_tokens_beyond_what_a_double_holds_are_compared_exactly(rig: Rig) -> None:
+    async def scenario(one: Session) -> None:
+        top = 2**63 - 1
+        await add(one, top - 1, resource="orders")
+        await add(one, top, resource="orders")
+        with pytest.raises(StaleToken):
+            await add(one, top - 1, resource="orders")
+
+    rig.run(scenario)
+
+
+def test_a_fence_in_a_column_protects_its_row_and_tells_missing_from_stale(rig: Rig) -> None:
+    async def scenario(one: Session) -> None:
+        row, null = Row("counter", {"id": 1}), Row("counter", {"id": 2}, column="fence")
+        await add(one, grant(7), row=row)
+        await add(one, grant(9), row=row)
+        with pytest.raises(StaleToken, match="counter"):
+            await add(one, grant(7), row=row)
+        await add(one, grant(3), row=null)  # another row, another fence
+        for missing in (Row("counter", {"id": 3}), Row("counter", {"id": 1, "v": -1})):
+            with pytest.raises(MissingRow, match="no row"):
+                await add(one, grant(9), row=missing)
+            with pytest.raises(MissingRow, match="no row"):
+                await one.open(grant(9), row=missing)
+        assert await one.one("SELECT fence FROM counter WHERE id = 1") == 9
+        await one.rollback()
+        await one.begin()
+        with pytest.raises(NotRaised):
+            await add(one, grant(11), row=row)
+        await one.rollback()
+        await one.open(grant(11), row=row)
+        await one.begin()
+        await add(one, grant(11), row=row)
+        await one.rollback()
+        with pytest.raises(UsageError, match="seq"):
+            await add(one, grant(11), row=row, seq=1)
+
+    rig.run(scenario)
+
+
+def test_names_that_sql_would_stumble_over_are_quoted(rig: Rig) -> None:
+    async def scenario(one: Session) -> None:
+        q = "`" if one.dialect == "mysql" else '"'
+        await one.do(f"CREATE TABLE {q}order{q} ({q}or{q} INTEGER, {q}the fence{q} BIGINT)")
+        await one.do(f"INSERT INTO {q}order{q} VALUES (1, 0)")
+        await one.commit()
+        await add(one, grant(7), row=Row("order", {"or": 1}, column="the fence"))
+        assert await one.one(f"SELECT {q}the fence{q} FROM {q}order{q}") == 7
+
+    rig.run(scenario)
+
+
+def test_a_resource_may_be_called_anything(rig: Rig) -> None:
+    async def scenario(one: Session) -> None:
+        for name in ("it's 100% :quoted", "große Halle/Ü", "x" * 512, "Orders", "orders", "orders "):
+            await add(one, 7, resource=name)
+            with pytest.raises(StaleToken):
+                await add(one, 6, resource=name)
+        assert await one.one("SELECT COUNT(*) FROM tenure_fence") == 6
+
+    rig.run(scenario)
+
+
+def test_without_the_table_the_error_names_the_command_that_prints_it(rig: Rig) -> None:
+    async def scenario(one: Session) -> None:
+        await one.do("DROP TABLE tenure_fence")
+        await one.commit()
+        for attempt in (add, Session.open):
+            with pytest.raises(MissingTable, match=f"tenure fence schema {one.dialect}"):
+                await attempt(one, grant(7))
+            await one.rollback()
+        await one.begin()
+        with pytest.raises(MissingTable):
+            await add(one, grant(7))
+
+    rig.run(scenario)
+
+
+def test_a_user_whose_own_table_is_missing_gets_the_drivers_error(rig: Rig) -> None:
+    async def scenario(one: Session) -> None:
+        with pytest.raises(Exception, match="nowhere") as caught:
+            await add(one, grant(7), row=Row("nowhere", {"id": 1}))
+        assert not isinstance(caught.value, tenure.TenureError)
+
+    rig.run(scenario)
+
+
+# -- what the lease learns -------------------------------------------------------------------------------------------
+
+
+def test_a_refused_token_is_a_lost_lease_without_a_request(rig: Rig) -> None:
+    async def scenario(one: Session) -> None:
+        with tenure.Client("memory://") as client, tenure.Client("memory://") as other:
+            lease = client.lock("orders").acquire()
+            await add(one, lease)
+            other.steal("orders", lease.token)
+            with other.lock("orders") as successor:
+                await add(one, successor)
+            assert lease.held  # it has not heard of it yet
+            with pytest.raises(StaleToken):
+                await add(one, lease)
+            assert (lease.held, lease.lost) == (False, LossReason.REFUSED)
+            with pytest.raises(LeaseLost):
+                await add(one, lease)
+            assert await one.value() == 2
+
+    rig.run(scenario)
+
+
+def test_a_lost_lease_is_refused_before_anything_is_asked(rig: Rig) -> None:
+    async def scenario(one: Session) -> None:
+        with tenure.Client("memory://") as client:
+            lease = client.lock("orders").acquire()
+            lease.release()
+            with pytest.raises(LeaseLost):
+                await add(one, lease)
+            with pytest.raises(LeaseLost):
+                await one.open(lease)
+        assert await fence(one) is None
+
+    rig.run(scenario)
+
+
+def test_a_rightful_holder_below_the_fence_raises_an_alarm_and_keeps_its_lease(rig: Rig) -> None:
+    async def scenario(one: Session) -> None:
+        with tenure.Client("memory://") as client:
+            lease = client.lock("orders").acquire()
+            await one.open(lease.grant._replace(token=lease.token + 10, floor=lease.token + 10))
+            with pytest.raises(FenceRegression) as refused:
+                await add(one, lease)
+            assert (refused.value.token, refused.value.fence) == (lease.token, lease.token + 10)
+            assert lease.held
+            with pytest.raises(StaleToken):
+                await add(one, lease.grant)  # nobody to ask
+            lease.release()
+
+    rig.run(scenario)
+
+
+def test_an_asyncio_lease_is_asked_where_that_can_be_awaited(rig: Rig) -> None:
+    async def scenario(one: Session) -> None:
+        async with tenure.AsyncClient("memory://") as client:
+            lease = await client.lock("orders").acquire()
+            await one.open(lease.grant._replace(token=lease.token + 10, floor=lease.token + 10))
+            waits = rig.driver.name.endswith("async")
+            with pytest.raises(FenceRegression if waits else StaleToken):
+                await add(one, lease)
+            assert lease.held is waits
+            if waits:
+                await lease.release()
+
+    rig.run(scenario)
+
+
+def test_a_connection_of_another_driver_is_refused() -> None:
+    doors: list[Any] = [tenure.fencing.sqlite3, tenure.fencing.psycopg]
+    for door in doors:
+        with pytest.raises(UsageError, match="connection"):
+            door(object(), 7, resource="r")
+    with pytest.raises(UsageError, match="no guard knows object"):
+        tenure.fencing.open(object(), 7, resource="r")

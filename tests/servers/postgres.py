@@ -1,0 +1,119 @@
+"""A real PostgreSQL server for tests.
+
+PostgreSQL refuses to run as root. Under root it runs as another user who keeps one privilege, to read and write
+whatever its path leads through: temporary folders of root's may lie where nobody else can reach.
+
+Nothing is tuned for the tests' sake, except that what a power failure would lose is not waited for (`fsync=False`).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.servers import processes
+from tests.servers.processes import HOST, PATIENCE, Server
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+USER = "tenure"
+"""The superuser of the database; no password is asked."""
+
+
+def _program(name: str) -> str | None:
+    """Where a program of the server is; Debian leaves them off the PATH."""
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4]))
+    return shutil.which(name) or (str(found[-1]) if found else None)
+
+
+def _owner() -> pwd.struct_passwd | None:
+    """Who runs the server, if we must not."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("postgres")
+    except KeyError:
+        return pwd.getpwnam("nobody")
+
+
+def _demoted() -> list[str]:
+    """What stands before a command that must not run as root."""
+    owner = _owner()
+    if owner is None:
+        return []
+    who = [f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
+    # The wish to die with the parent is forgotten when the user changes, so it is made once more.
+    return ["setpriv", *who, "--inh-caps=+dac_override", "--ambient-caps=+dac_override", "setpriv", "--pdeathsig=KILL"]
+
+
+@functools.cache
+def missing() -> str | None:
+    """Why no PostgreSQL server can be started on this host, or None."""
+    if reason := processes.missing():
+        return reason
+    program = _program("postgres")
+    if program is None or _program("initdb") is None:
+        return "postgres is not installed (Debian: postgresql)"
+    command = [*_demoted(), program, "--version"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    return None if told.returncode == 0 else f"postgres does not run for another user: {told.stderr[:200]}"
+
+
+class PostgresServer(Server):
+    """One PostgreSQL server, made anew.
+
+    Args:
+        fsync: wait for the disk, as a server in earnest does. A killed server loses nothing either way.
+        extra: settings such as `max_connections=20`.
+
+    Attributes:
+        port: on 127.0.0.1; its Unix socket is in `folder`.
+        url: of the database `postgres`, as psycopg, asyncpg and SQLAlchemy take it.
+    """
+
+    shut_signal = signal.SIGINT
+    """Ends open connections too."""
+
+    def __init__(self, *, fsync: bool = False, extra: Sequence[str] = ()) -> None:
+        super().__init__("postgres")
+        self.port = self.new_port()
+        self.url = f"postgresql://{USER}@{HOST}:{self.port}/postgres"
+        self._settings = [f"fsync={'on' if fsync else 'off'}", *extra]
+        self._data = os.path.join(self.folder, "data")
+        owner = _owner()
+        if owner is not None:
+            os.chown(self.folder, owner.pw_uid, owner.pw_gid)
+        initdb = [*_demoted(), _program("initdb") or "initdb", "-D", self._data, "-U", USER]
+        done = subprocess.run(
+            [*initdb, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"],
+            cwd=self.folder,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        if done.returncode:
+            self.close()
+            raise processes.ServerFailed(f"initdb failed:\n{done.stdout[-1000:]}{done.stderr[-1000:]}")
+
+    def command(self) -> list[str]:
+        settings = [f"listen_addresses={HOST}", f"port={self.port}", f"unix_socket_directories={self.folder}"]
+        options = [word for setting in [*settings, *self._settings] for word in ("-c", setting)]
+        return [*_demoted(), _program("postgres") or "postgres", "-D", self._data, *options]
+
+    def is_ready(self) -> bool:
+        with socket.create_connection((HOST, self.port), timeout=PATIENCE) as sock:
+            # "Will you speak TLS?" is answered by a server in any state; only one that serves greets a user.
+            user = b"user\0" + USER.encode() + b"\0database\0postgres\0\0"
+            sock.sendall((8 + len(user)).to_bytes(4, "big") + (196608).to_bytes(4, "big") + user)
+            # R: come in. E: still starting.
+            return sock.recv(1) == b"R"
