@@ -115,18 +115,18 @@ class BareWorker:
         self._name = name
         self._session, box = native.new_id(), native.new_id()
         self._key = f"{self._TAG}genesis"
-        self._listen = hiredis.pack_command(("BLPOP", f"{self._TAG}m:{box}", 0))
+        self._listen = command(("BLPOP", f"{self._TAG}m:{box}", 0))
         self._claim = 0
         self._number = b""
-        genesis = self._requests.ask(command(script("genesis").by_text, 3, self._key, 1, native.new_id(), 1))
+        genesis = self._requests.ask(command((*script("genesis").by_text, 1, self._key, 1, native.new_id(), 1)))
         self._id = genesis[1].decode()
         # The first of each, by text: it makes the script known, and opens the session.
-        self._hashes = {step: script(step).by_hash.split(b"\r\n")[3] for step in ("enter", "close")}
         card = (box, "", "", 0)
-        entered = self._requests.ask(command(script("enter").by_text, 3, self._key, *self._entry("warm", 1), *card))
+        entered = self._requests.ask(command((*script("enter").by_text, 1, self._key, *self._entry("warm", 1), *card)))
         assert entered[0] in (b"holds", b"waits"), entered
         closing = (self._session, self._claim, "warm", entered[1].decode(), 0, 1, self._TTL_US)
-        self._requests.ask(command(script("close").by_text, 3, self._key, 1, self._id, *closing))
+        self._requests.ask(command((*script("close").by_text, 1, self._key, 1, self._id, *closing)))
+        self._enter, self._close = (script(step).by_hash for step in ("enter", "close"))
 
     def _entry(self, name: str, opening: int) -> tuple[str | int, ...]:
         self._claim += 1
@@ -135,8 +135,7 @@ class BareWorker:
 
     def enter(self) -> None:
         """Enter the queue, and wait for the grant if the reply is not it."""
-        pack = hiredis.pack_command
-        reply = self._requests.ask(pack(("EVALSHA", self._hashes["enter"], 1, self._key, *self._entry(self._name, 0))))
+        reply = self._requests.ask(command((*self._enter, 1, self._key, *self._entry(self._name, 0))))
         self._number = reply[1]
         while reply[0] != b"holds":
             assert reply[0] == b"waits", reply
@@ -147,9 +146,7 @@ class BareWorker:
     def leave(self) -> None:
         """Leave the queue."""
         closing = (self._session, self._claim, self._name, self._number, 0, 1, self._TTL_US)
-        self._requests.ask(
-            hiredis.pack_command(("EVALSHA", self._hashes["close"], 1, self._key, 1, self._id, *closing))
-        )
+        self._requests.ask(command((*self._close, 1, self._key, 1, self._id, *closing)))
 
 
 class _Line:

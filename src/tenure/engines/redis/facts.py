@@ -21,7 +21,7 @@ from redis.exceptions import ResponseError
 
 from tenure.engines.redis.dial import Watched, explain
 from tenure.engines.redis.pipe import Pipe
-from tenure.engines.redis.scripts import bulk, command
+from tenure.engines.redis.scripts import command
 from tenure.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -317,7 +317,7 @@ def needed() -> tuple[str, ...]:
 
 
 def _words(*words: str) -> bytes:
-    return command(bulk(words[0].encode()), 1, *words[1:])
+    return command(words)
 
 
 def _text(value: object) -> str:

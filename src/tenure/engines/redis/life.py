@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from tenure.engines.redis.scripts import bulk, command
+from tenure.engines.redis.scripts import command
 from tenure.runtimes import native
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _SECTIONS: Final = ("server", "replication", "stats")
 _FIELDS: Final = (b"run_id", b"master_replid", b"evicted_keys")
 
 QUESTIONS: Final = len(_SECTIONS)
-ASK: Final = b"".join(command(bulk(b"INFO"), 1, section) for section in _SECTIONS)
+ASK: Final = b"".join(command(("INFO", section)) for section in _SECTIONS)
 """As many commands as `QUESTIONS`: before Redis 7, INFO takes one section at a time."""
 
 
@@ -29,18 +29,17 @@ class Life:
     def __init__(self) -> None:
         self.id = ""
         """The random id of the genesis record; empty until it was read."""
+        self.value = ""
+        """Names this life."""
         self._facts: tuple[bytes, ...] | None = None
         self._changes = 0
         self._mutex = native.mutex()
 
-    @property
-    def value(self) -> str:
-        """Names this life."""
-        return f"{self.id}:{self._changes}"
-
     def adopt(self, store_id: str) -> None:
         """The genesis record has this id."""
-        self.id = store_id
+        with self._mutex:
+            self.id = store_id
+            self._name()
 
     def note(self, answers: Sequence[Any]) -> None:
         """Take note of the answers to `ASK`; one that is an error (this user may not use INFO) says nothing."""
@@ -49,7 +48,11 @@ class Life:
             facts = tuple(_field(answers, field) or old for field, old in zip(_FIELDS, known, strict=True))
             if self._facts is not None and facts != self._facts:
                 self._changes += 1
+                self._name()
             self._facts = facts
+
+    def _name(self) -> None:
+        self.value = f"{self.id}:{self._changes}"
 
 
 def _field(answers: Sequence[Any], field: bytes) -> bytes:

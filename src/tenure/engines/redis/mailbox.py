@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.exceptions import ResponseError
 
 from tenure.engines.mail import decode
-from tenure.engines.redis.scripts import bulk, command
+from tenure.engines.redis.scripts import command
 from tenure.errors import OutcomeUnknown, SetupError, StoreUnavailable, UsageError
 from tenure.model import Instant
 from tenure.runtimes import native
@@ -54,7 +54,7 @@ class RedisMailbox(abc.ABC):
 
     def __init__(self, key: str, runtime: Runtime) -> None:
         self.overflowed = False
-        self._ask = command(bulk(b"BLPOP"), 1, key, BLPOP_S)
+        self._ask = command(("BLPOP", key, BLPOP_S))
         self._runtime = runtime
         self._pipe: Pipe | None = None
         self._silent_at = _NEVER

@@ -8,12 +8,17 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from importlib import resources
-from typing import Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
-from hiredis import pack_command as _pack_command
+import hiredis
 
-pack_command = cast("Any", _pack_command)
-"""It takes a tuple of any length, which its own annotation does not say."""
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Word = bytes | str | int
+
+command = cast("Callable[[tuple[Word, ...]], bytes]", hiredis.pack_command)
+"""A command, given as its words, as bytes of the wire. In C; its own annotation does not say how many it takes."""
 
 STEPS: Final = (
     "enter",
@@ -31,7 +36,7 @@ STEPS: Final = (
 
 
 class Script(NamedTuple):
-    """A script and the commands that run it, as bytes of the wire up to its key.
+    """A script and the commands that run it: the words in front of the number of its keys.
 
     Attributes:
         by_hash: EVALSHA, which the server refuses with NOSCRIPT if it does not know the script.
@@ -39,8 +44,8 @@ class Script(NamedTuple):
     """
 
     name: str
-    by_hash: bytes
-    by_text: bytes
+    by_hash: tuple[bytes, bytes]
+    by_text: tuple[bytes, bytes]
 
 
 @cache
@@ -48,18 +53,7 @@ def script(name: str) -> Script:
     """A script by its file's name."""
     text = _read("queue") + _read(name) if name in STEPS else _read(name)
     digest = hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
-    return Script(name, bulk(b"EVALSHA") + bulk(digest) + bulk(b"1"), bulk(b"EVAL") + bulk(text) + bulk(b"1"))
-
-
-def bulk(value: bytes) -> bytes:
-    """One argument of a command."""
-    return b"$%d\r\n%b\r\n" % (len(value), value)
-
-
-def command(head: bytes, heads: int, *arguments: bytes | str | int) -> bytes:
-    """A whole command: `heads` arguments that are packed already, then the others."""
-    body = pack_command(arguments)
-    return b"*%d\r\n%b%b" % (heads + len(arguments), head, body[body.index(b"\n") + 1 :])
+    return Script(name, (b"EVALSHA", digest), (b"EVAL", text))
 
 
 def _read(name: str) -> bytes:

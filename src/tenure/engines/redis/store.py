@@ -20,7 +20,7 @@ from tenure.ports import Beat, ClaimRef, Message, Peer, Place, SessionFacts, Sta
 from tenure.runtimes import native
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from tenure.engines.redis.life import Life
     from tenure.model import Seconds
@@ -37,8 +37,7 @@ ADOPT_MOST: Final = 3
 _ELSEWHERE: Final = ("READONLY", "MASTERDOWN", "NOREPLICAS", "LOADING")
 """What a server says that is no master any more, or not yet one."""
 
-_KIND: Final = {Kind.EXCLUSIVE: "e", Kind.SHARED: "s", Kind.PERMITS: "p"}
-_KINDS: Final = {letter.encode(): kind for kind, letter in _KIND.items()}
+_KINDS: Final = {kind[0].encode(): kind for kind in Kind}
 _STANDINGS: Final = {
     b"holds": Standing.HOLDS,
     b"waits": Standing.WAITS,
@@ -50,7 +49,7 @@ _STANDINGS: Final = {
 class Wire(Protocol):
     """A transport: requests go out, replies come in, in order."""
 
-    async def exchange(self, payload: bytes, replies: int, timeout: Seconds) -> list[Any]:
+    def exchange(self, payload: bytes, replies: int, timeout: Seconds) -> Awaitable[list[Any]]:
         """Send commands in one write and read as many replies.
 
         Returns:
@@ -93,7 +92,7 @@ class RedisStore:
             _us(card.ttl),
             entry.claim,
             self._bare(entry.name),
-            _KIND[mode.kind],
+            mode.kind[0],
             mode.permits,
             mode.limit,
             _us(entry.delay),
@@ -121,8 +120,7 @@ class RedisStore:
 
     async def heartbeat(self, session: str, ttl: Seconds, waiting: bool, timeout: Seconds) -> Beat:
         # Asked in one go with the heartbeat: it proves the session, and only with the life of the store its claims.
-        reply, *facts = await self._script("heartbeat", timeout, session, _us(ttl), int(waiting), and_life=True)
-        self._life.note(facts)
+        reply = await self._step("heartbeat", timeout, session, _us(ttl), int(waiting), and_life=True)
         if reply[0] == b"over":
             return Beat(SessionFacts(ttl, self._life.value, 0), (), over=True)
         granted = [Message(session, *map(int, grant)) for grant in _rows(reply[2:], 3)]
@@ -165,44 +163,45 @@ class RedisStore:
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
-    async def _step(self, name: str, timeout: Seconds, *arguments: str | int) -> list[Any]:
-        return (await self._script(name, timeout, *arguments))[0]
-
-    async def _script(
-        self, name: str, timeout: Seconds, *arguments: str | int, and_life: bool = False
-    ) -> list[list[Any]]:
-        """Run a script, in this life of the store; its reply, and the answers about that life if asked for."""
-        until = self._now() + timeout
-        for _ in range(ADOPT_MOST):
+    async def _step(self, name: str, timeout: Seconds, *arguments: str | int, and_life: bool = False) -> list[bytes]:
+        """Run a script in this life of the store, about which one more question may be asked with it; the reply."""
+        until, left = self._now() + timeout, timeout
+        wanted = script(name)
+        words = wanted.by_hash
+        tail, replies = (ASK, 1 + QUESTIONS) if and_life else (b"", 1)
+        for _ in range(1 + ADOPT_MOST):
             store_id = self._life.id
-            replies = await self._run(name, until, FORMAT, store_id, *arguments, and_life=and_life)
-            reply = replies[0]
-            if reply[0] != b"genesis":
-                return replies
-            # Nothing was touched. The store is new, or somebody else has made it anew: this is another life.
-            if store_id == self._life.id:
+            payload = command((*words, 1, self._genesis, FORMAT, store_id, *arguments))
+            answers = await self._wire.exchange(payload + tail, replies, left)
+            reply: list[bytes] | ResponseError = answers[0]
+            if isinstance(reply, ResponseError):
+                if not str(reply).startswith("NOSCRIPT"):
+                    raise self._refusal(reply) from reply
+                # A server that was started anew, or has forgotten its scripts: this makes it know the script again.
+                words = wanted.by_text
+            elif reply[0] != b"genesis":
+                if and_life:
+                    self._life.note(answers[1:])
+                return reply
+            elif store_id == self._life.id:
+                # Nothing was touched. The store is new, or somebody else has made it anew: this is another life.
                 await self._adopt(until - self._now())
+            left = max(0.001, until - self._now())
         raise StoreUnavailable("the store was emptied several times during one request; nothing was changed")
 
-    async def _run(self, name: str, until: float, *arguments: str | int, and_life: bool = False) -> list[Any]:
-        wanted = script(name)
-        tail, replies = (ASK, 1 + QUESTIONS) if and_life else (b"", 1)
-        payload = command(wanted.by_hash, 3, self._genesis, *arguments) + tail
-        answers = await self._wire.exchange(payload, replies, max(0.001, until - self._now()))
-        if isinstance(answers[0], ResponseError) and str(answers[0]).startswith("NOSCRIPT"):
-            # A server that was started anew, or has forgotten its scripts: this makes it know the script again.
-            payload = command(wanted.by_text, 3, self._genesis, *arguments) + tail
-            answers = await self._wire.exchange(payload, replies, max(0.001, until - self._now()))
-        if isinstance(answers[0], ResponseError):
-            if str(answers[0]).startswith(_ELSEWHERE):
-                self._wire.forget()
-            raise explain(answers[0]) from answers[0]
-        return answers
+    def _refusal(self, error: ResponseError) -> Exception:
+        if str(error).startswith(_ELSEWHERE):
+            self._wire.forget()
+        return explain(error)
 
     async def _adopt(self, timeout: Seconds) -> None:
         """Read the genesis record, making it if there is none, and go by it from now on."""
-        answers = await self._run("genesis", self._now() + timeout, FORMAT, native.new_id(), 1)
-        found, store_id, last, partitions, clock = answers[0]
+        # Seldom asked, and short: by its text, which every server understands.
+        payload = command((*script("genesis").by_text, 1, self._genesis, FORMAT, native.new_id(), 1))
+        reply = (await self._wire.exchange(payload, 1, max(0.001, timeout)))[0]
+        if isinstance(reply, ResponseError):
+            raise self._refusal(reply) from reply
+        found, store_id, last, partitions, clock = reply
         if not found.isdigit() or int(found) not in SPOKEN:
             raise IncompatibleStore(
                 f"the namespace {self._prefix[:-1]!r} of this server has format {_text(found)}, and this release "
@@ -237,11 +236,11 @@ class RedisStore:
         if len(reply) == 1:
             return Place(standing)
         facts = SessionFacts(ttl, life, int(reply[3])) if reply[3] else None
-        peers = tuple(
+        peers = [
             Peer(_text(session), _text(address), Instant(sent + int(left) / 1e6))
             for session, address, left in _rows(reply[5:], 3)
-        )
-        return Place(standing, int(reply[1]), int(reply[2]), peers, facts, int(reply[4]))
+        ]
+        return Place(standing, int(reply[1]), int(reply[2]), tuple(peers), facts, int(reply[4]))
 
 
 def _us(seconds: Seconds) -> int:

@@ -10,30 +10,29 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final
 
 from tenure.engines.redis.mailbox import RedisMailbox
 from tenure.errors import OutcomeUnknown, StoreUnavailable
+from tenure.model import Seconds
 from tenure.runtimes.aio import readable
 
 if TYPE_CHECKING:
     import selectors
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from tenure.engines.redis.pipe import Pipe
-    from tenure.model import Seconds
     from tenure.runtimes.aio import AioRuntime
 
 
-class _Request:
-    """Commands of one caller, and the replies that have come."""
+Request = tuple["asyncio.Future[list[Any]]", int, float, Seconds]
+"""Who waits, for how many replies, until when on the loop's clock, and how long that is in all."""
 
-    __slots__ = ("answers", "future", "replies")
+NEVER: Final = float("inf")
 
-    def __init__(self, future: asyncio.Future[list[Any]], replies: int) -> None:
-        self.future = future
-        self.replies = replies
-        self.answers: list[Any] = []
+BURST: Final = 8
+"""Requests after which a write does not wait for the end of the turn, so that the server has something to do."""
 
 
 class AioWire:
@@ -44,32 +43,45 @@ class AioWire:
         self._loop = loop
         self._pipe: Pipe | None = None
         self._opening: asyncio.Future[Pipe] | None = None
-        self._requests: deque[_Request] = deque()
+        self._requests: deque[Request] = deque()
+        """Those that are under way, also of callers that were cancelled, for their replies come all the same."""
+        self._answers: list[Any] = []
+        """The replies to the first of them that have come."""
         self._out: list[bytes] = []
-        self._is_writing = False
-        """A write is due in this turn of the loop, or when the kernel takes more."""
+        self._is_due = False
+        """A write is due at the end of this turn of the loop."""
         self._is_full = False
         """The loop watches for when the kernel takes more."""
+        self._watchdog: asyncio.TimerHandle | None = None
+        """One timer for all requests: one for each would cost as much as the request."""
+        self._watches_until = NEVER
         self._is_shut = False
 
-    async def exchange(self, payload: bytes, replies: int, timeout: Seconds) -> list[Any]:
+    def exchange(self, payload: bytes, replies: int, timeout: Seconds) -> Awaitable[list[Any]]:
         """As `Wire.exchange`.
 
         Cancellation: safe; the request may still have its effect.
         """
         if self._pipe is None:
-            await self._connect(timeout)
-        request = _Request(self._loop.create_future(), replies)
-        self._requests.append(request)
+            return self._connect_and_exchange(payload, replies, timeout)
+        loop = self._loop
+        future: asyncio.Future[list[Any]] = loop.create_future()
+        until = loop.time() + timeout
+        self._requests.append((future, replies, until, timeout))
+        if until < self._watches_until:
+            self._watch(until)
         self._out.append(payload)
-        if not self._is_writing:
-            self._is_writing = True
-            self._loop.call_soon(self._write)
-        timer = self._loop.call_later(timeout, self._expire, request, timeout)
-        try:
-            return await request.future
-        finally:
-            timer.cancel()
+        if len(self._out) >= BURST or len(self._requests) == 1:
+            # The server works on these while the other tasks of this turn make theirs.
+            self._write()
+        elif not self._is_due:
+            self._is_due = True
+            loop.call_soon(self._write_due)
+        return future
+
+    async def _connect_and_exchange(self, payload: bytes, replies: int, timeout: Seconds) -> list[Any]:
+        await self._connect(timeout)
+        return await self.exchange(payload, replies, timeout)
 
     async def _connect(self, timeout: Seconds) -> None:
         while self._pipe is None:
@@ -92,49 +104,74 @@ class AioWire:
         self._pipe = pipe
         self._loop.add_reader(pipe.fileno(), self._read)
 
+    # -- bytes out, replies in --------------------------------------------------------------------------------------
+
+    def _write_due(self) -> None:
+        self._is_due = False
+        self._write()
+
     def _write(self) -> None:
-        self._is_writing = False
-        pipe = self._pipe
-        if pipe is None or not self._out:
+        """Send what there is, as far as the kernel takes it; the loop sends the rest."""
+        pipe, out = self._pipe, self._out
+        if pipe is None or not out or self._is_full:
             return
-        payload = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         try:
-            rest = pipe.send(payload)
+            rest = pipe.send(out[0] if len(out) == 1 else b"".join(out))
         except OSError as error:
-            self._fail(OutcomeUnknown(f"the connection to Redis broke during a request: {error}"))
+            self._break(error)
             return
-        self._out = [rest] if rest else []
+        out.clear()
         if rest:
-            self._is_writing = True
-            if not self._is_full:
-                self._is_full = True
-                self._loop.add_writer(pipe.fileno(), self._write)
-        elif self._is_full:
+            out.append(rest)
+            self._is_full = True
+            self._loop.add_writer(pipe.fileno(), self._write_rest)
+
+    def _write_rest(self) -> None:
+        if self._pipe is not None:
             self._is_full = False
-            self._loop.remove_writer(pipe.fileno())
+            self._loop.remove_writer(self._pipe.fileno())
+            self._write()
 
     def _read(self) -> None:
-        pipe = self._pipe
-        if pipe is None:
+        if self._pipe is None:
             return
         try:
-            answers = pipe.take()
+            came = self._pipe.take()
         except OSError as error:
-            self._fail(OutcomeUnknown(f"the connection to Redis broke during a request: {error}"))
+            self._break(error)
             return
-        requests = self._requests
-        for answer in answers:
-            request = requests[0]
-            request.answers.append(answer)
-            if len(request.answers) == request.replies:
+        requests, answers = self._requests, self._answers
+        for answer in came:
+            answers.append(answer)
+            future, replies, _, _ = requests[0]
+            if len(answers) == replies:
                 requests.popleft()
-                if not request.future.done():
-                    request.future.set_result(request.answers)
+                if not future.done():
+                    future.set_result(answers)
+                answers = self._answers = []
 
-    def _expire(self, request: _Request, timeout: Seconds) -> None:
-        if not request.future.done():
+    # -- time -------------------------------------------------------------------------------------------------------
+
+    def _watch(self, until: float) -> None:
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        self._watches_until = until
+        self._watchdog = None if until == NEVER else self._loop.call_at(until, self._look)
+
+    def _look(self) -> None:
+        """Give the connection up if a reply is overdue; else look again when the next will be."""
+        awaited = (request for request in self._requests if not request[0].done())
+        _, _, until, timeout = min(awaited, key=itemgetter(2), default=(None, 0, NEVER, NEVER))
+        if until > self._loop.time():
+            self._watch(until)
+        else:
             # All behind it wait for the same server; what it answers after this must not be taken for a new request's.
             self._fail(OutcomeUnknown(f"Redis did not answer within {timeout:.3g} s"))
+
+    # -- the end of a connection ------------------------------------------------------------------------------------
+
+    def _break(self, error: OSError) -> None:
+        self._fail(OutcomeUnknown(f"the connection to Redis broke during a request: {error}"))
 
     def _fail(self, error: OutcomeUnknown) -> None:
         """Give the connection up: whatever was under way may or may not have had its effect."""
@@ -144,12 +181,13 @@ class AioWire:
                 self._loop.remove_reader(pipe.fileno())
                 self._loop.remove_writer(pipe.fileno())
             pipe.close()
-        requests, self._requests, self._out = self._requests, deque(), []
-        self._is_writing = self._is_full = False
-        for request in requests:
-            if not request.future.done():
+        self._watch(NEVER)
+        requests, self._requests, self._answers, self._out = self._requests, deque(), [], []
+        self._is_full = False
+        for future, *_ in requests:
+            if not future.done():
                 # One for each: they are raised in different tasks, and each adds its own traceback.
-                request.future.set_exception(OutcomeUnknown(*error.args))
+                future.set_exception(OutcomeUnknown(*error.args))
 
     def forget(self) -> None:
         self._fail(OutcomeUnknown("the server is no master any more"))
