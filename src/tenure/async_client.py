@@ -307,8 +307,9 @@ class AsyncClient(BaseClient):
 
     async def _acquire(self, ask: Ask, wait: Seconds | None, begun: Instant, cancel_on_loss: bool) -> AsyncLease:
         core = self._core
-        store = await self._open()
-        owner = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        store = core.store if core.is_open and loop is self._loop else await self._open()
+        owner = asyncio.current_task(loop)
         if wait != 0 and ask.name in core.held:
             core.check_deadlock(ask, owner)
         lease = AsyncLease(core)

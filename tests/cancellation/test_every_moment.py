@@ -7,6 +7,7 @@ at the k-th of them within src/tenure, for every k, in the calling thread; the k
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -74,6 +75,26 @@ def release_of(client: Client) -> tuple[Callable[[], object], Callable[[], objec
             lease.release()  # it struck before the release had begun
 
     return lease.release, again
+
+
+@pytest.mark.filterwarnings("ignore")  # a generator that is collected in the middle of a step, and as below
+def test_ctrl_c_at_any_moment_of_a_wait_leaves_the_mailbox_to_the_next_who_waits() -> None:
+    seen: list[str] = []
+    with Client("memory://moments-of-waits", ttl=2) as client, Client("memory://moments-of-waits") as other:
+        held = other.lock("name").acquire()
+
+        def wait() -> None:
+            with contextlib.suppress(tenure.AcquireTimeout):
+                client.lock("name").acquire(wait=0.005)
+
+        wait()
+        while (where := interrupted_at(len(seen) + 1, wait)) is not None:
+            seen.append(where)
+            ledger = client._core.ledger
+            assert (ledger.reader, ledger.waiting) == (None, {}), f"after Ctrl-C at {where}"
+        held.release()
+        client.lock("name", wait=3).acquire().release()
+    assert any("claim.py" in where for where in seen)
 
 
 @pytest.mark.parametrize("scene", [acquire_of, release_of])

@@ -176,7 +176,9 @@ def _is_fresh(claim: Claim, now: Instant) -> bool:
 def _timeout(claim: Claim, until: Instant | None, now: Instant) -> Seconds:
     """How long one request may take: the session's patience, less if the caller's wait ends earlier."""
     patience = claim.session.patience
-    return patience if until is None else min(patience, max(1.0, until - now))
+    if until is None or until - now >= patience:
+        return patience
+    return min(patience, max(1.0, until - now))
 
 
 async def _enter(ledger: Ledger, store: QueueStore, claim: Claim, until: Instant | None, at_once: bool) -> Place:
@@ -299,21 +301,22 @@ async def _news(ledger: Ledger, claim: Claim, until: Instant) -> None:
         if claim.phase is not WAITING or claim.hinted:
             return
         ledger.waiting[claim] = None
-        reads = ledger.reader is None and ledger.mailbox is not None
-        if reads:
-            ledger.reader = claim
     try:
-        if not reads or ledger.mailbox is None:
+        if ledger.mailbox is None or not ledger.start_reading(claim):
             await signal.wait(until)
             return
-        messages = await ledger.mailbox.receive(until)
-        ledger.reader = None  # awake already: what is delivered here needs no poke
-        if messages or ledger.runtime.now() < until:
-            # Empty-handed before its time: a session in front has ended, or something came that nobody understood.
-            ledger.deliver(messages or [LOOK])
-        if ledger.mailbox.overflowed:
-            ledger.mailbox.overflowed = False
-            ledger.inbox.put(claim.session)
+        while True:
+            messages = await ledger.mailbox.receive(until)
+            ledger.reader = None  # awake already: what is delivered here needs no poke
+            if messages or ledger.runtime.now() < until:
+                # Empty-handed before its time: a session in front has ended, or something came that nobody understood.
+                ledger.deliver(messages or [LOOK])
+            if ledger.mailbox.overflowed:
+                ledger.mailbox.overflowed = False
+                ledger.inbox.put(claim.session)
+            # What came was for another waiter: to read on costs less than to wake a third one that would.
+            if not messages or ledger.runtime.now() >= until or not ledger.start_reading(claim):
+                return
     finally:
         ledger.stop_reading(claim)
 

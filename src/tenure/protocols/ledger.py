@@ -311,6 +311,8 @@ class Ledger:
 
     def abandon(self, claim: Claim) -> None:
         """Give back what may or may not have been granted. Never waits: the keeper does it (B2)."""
+        # Ctrl-C may have come where its wait began or ended.
+        self.stop_reading(claim)
         with self.mutex:
             if claim.phase is not CLOSED:
                 now = self.runtime.now()
@@ -322,11 +324,12 @@ class Ledger:
 
     def owe(self, claim: Claim, *, clean: bool, now: Instant) -> None:
         """Close a claim here and owe the engine its closing. Called under the mutex."""
-        self.settle(claim)
-        # Whatever was never sent needs no closing; the rest is repeated until it is answered.
+        # Whatever was never sent needs no closing; the rest is repeated until it is answered. Noted before the claim is
+        # closed here: were Ctrl-C to come in between, nobody would ever close it there.
         if claim.number or claim.unanswered or claim.sent_twice:
             self.debts[claim] = Debt(claim, self.bill(claim, clean=clean), now)
             self.inbox.put(None)
+        self.settle(claim)
 
     def begin_release(self, claim: Claim, now: Instant) -> Closing | None:
         """Close a held claim on this side and note the debt, before the request is sent: Ctrl-C may come anywhere.
@@ -368,6 +371,14 @@ class Ledger:
             for action in claim.on_lost:
                 self.later(action)
         self.flush()
+
+    def start_reading(self, claim: Claim) -> bool:
+        """Let a waiter read the mailbox, unless there is news for itself or another waiter reads."""
+        with self.mutex:
+            if claim.phase is not WAITING or claim.hinted or self.reader is not None:
+                return False
+            self.reader = claim
+        return True
 
     def stop_reading(self, claim: Claim) -> None:
         """A waiter is awake: it reads no longer, and if others wait, the next of them does."""

@@ -38,6 +38,7 @@ _ELSEWHERE: Final = ("READONLY", "MASTERDOWN", "NOREPLICAS", "LOADING")
 """What a server says that is no master any more, or not yet one."""
 
 _KINDS: Final = {kind[0].encode(): kind for kind in Kind}
+_FLAG: Final = ("0", "1")
 _STANDINGS: Final = {
     b"holds": Standing.HOLDS,
     b"waits": Standing.WAITS,
@@ -79,7 +80,8 @@ class RedisStore:
     # -- the steps --------------------------------------------------------------------------------------------------
 
     async def enter(self, entry: Entry, timeout: Seconds) -> Place:
-        card, mode = entry.session, entry.mode
+        # Taken apart once: a field by its name costs as much as a word of the request.
+        card, opening, extend, claim, name, (kind, permits, limit), delay, info, at_once, again = entry
         # As it is before the request: what another connection learns meanwhile may be of a loss after it (A2).
         life = self._life.value
         sent = self._now()
@@ -87,19 +89,19 @@ class RedisStore:
             "enter",
             timeout,
             card.id,
-            int(entry.opening),
-            int(entry.extend),
+            _FLAG[opening],
+            _FLAG[extend],
             _us(card.ttl),
-            entry.claim,
-            self._bare(entry.name),
-            mode.kind[0],
-            mode.permits,
-            mode.limit,
-            _us(entry.delay),
-            int(entry.at_once),
-            int(entry.again),
-            entry.info,
-            *((card.address, card.client, card.host, card.pid) if entry.opening else ()),
+            claim,
+            self._bare(name),
+            kind[0],
+            permits,
+            limit,
+            _us(delay),
+            _FLAG[at_once],
+            _FLAG[again],
+            info,
+            *((card.address, card.client, card.host, card.pid) if opening else ()),
         )
         if reply[0] == b"exhausted":
             raise UnsafeSetup("the store has given its last number, 2^53 - 1; its clock was wrong. Nothing was entered")
@@ -112,15 +114,14 @@ class RedisStore:
 
     async def close(self, closings: Sequence[Closing], timeout: Seconds) -> list[bool]:
         arguments: list[str | int] = []
-        for ref, tombstone, clean, _, ttl in closings:
-            arguments += (ref.session, ref.claim, self._bare(ref.name), ref.number)
-            arguments += (int(tombstone), int(clean), _us(ttl))
+        for (session, claim, name, number), tombstone, clean, _, ttl in closings:
+            arguments += (session, claim, self._bare(name), number, _FLAG[tombstone], _FLAG[clean], _us(ttl))
         reply = await self._step("close", timeout, *arguments)
         return [there == b"1" for there in reply[1:]]
 
     async def heartbeat(self, session: str, ttl: Seconds, waiting: bool, timeout: Seconds) -> Beat:
         # Asked in one go with the heartbeat: it proves the session, and only with the life of the store its claims.
-        reply = await self._step("heartbeat", timeout, session, _us(ttl), int(waiting), and_life=True)
+        reply = await self._step("heartbeat", timeout, session, _us(ttl), _FLAG[waiting], and_life=True)
         if reply[0] == b"over":
             return Beat(SessionFacts(ttl, self._life.value, 0), (), over=True)
         granted = [Message(session, *map(int, grant)) for grant in _rows(reply[2:], 3)]
@@ -236,11 +237,14 @@ class RedisStore:
         if len(reply) == 1:
             return Place(standing)
         facts = SessionFacts(ttl, life, int(reply[3])) if reply[3] else None
-        peers = [
-            Peer(_text(session), _text(address), Instant(sent + int(left) / 1e6))
-            for session, address, left in _rows(reply[5:], 3)
-        ]
-        return Place(standing, int(reply[1]), int(reply[2]), tuple(peers), facts, int(reply[4]))
+        peers = tuple(_peers(reply, sent)) if len(reply) > 5 else ()
+        return Place(standing, int(reply[1]), int(reply[2]), peers, facts, int(reply[4]))
+
+
+def _peers(reply: list[bytes], sent: Instant) -> Iterator[Peer]:
+    """The sessions in front."""
+    for session, address, left in _rows(reply[5:], 3):
+        yield Peer(_text(session), _text(address), Instant(sent + int(left) / 1e6))
 
 
 def _us(seconds: Seconds) -> int:
