@@ -64,7 +64,8 @@ class Pipe:
         Raises:
             OSError: the connection is of no use any more; also TimeoutError, after `timeout` seconds.
         """
-        end = time.monotonic() + timeout
+        self._used_at = time.monotonic()
+        end = self._used_at + timeout
         sock, gets = self._socket, self._reader.gets
         if timeout != self._timeout:
             self._patience(timeout)
@@ -75,7 +76,6 @@ class Pipe:
             while (answer := gets()) is not _NOTHING:
                 answers.append(answer)
             if len(answers) == replies:
-                self._used_at = time.monotonic()
                 return answers
             # A reply in pieces, or the first of several: each gets what is left of the time, not the whole.
             left = end - time.monotonic()
