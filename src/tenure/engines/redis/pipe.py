@@ -7,7 +7,10 @@ the request. The connection object is kept, since it owns the socket.
 from __future__ import annotations
 
 import selectors
+import socket
 import ssl
+import struct
+import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,17 +20,21 @@ from redis.exceptions import ResponseError
 from tenure.runtimes import native
 
 if TYPE_CHECKING:
-    import socket
-
     from tenure.engines.redis.dial import Link
     from tenure.model import Seconds
 
 STALE_S: Final = 0.1
 """Seconds of idleness after which a look at the socket is worth its time."""
 
+SLICE_S: Final = 0.01
+"""Seconds that one wait for the server takes at most, some of the kernel's ticks more; then the clock is looked at."""
+
 _CHUNK: Final = 65_536
 _NOTHING: Final = object()
-_WAITS: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_WAITS: Final = (BlockingIOError, TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_SLICE: Final = struct.pack("ll", 0, round(SLICE_S * 1e6))
+_KERNEL_WAITS: Final = sys.platform == "linux" and struct.calcsize("l") == 8
+"""Where `_SLICE` is what the kernel understands."""
 
 
 def _os_thread() -> int:
@@ -42,12 +49,12 @@ class Cut(OSError):
 class Pipe:
     """One connection, for one user at a time."""
 
-    __slots__ = ("_connection", "_reader", "_socket", "_thread", "_timeout", "_used_at")
+    __slots__ = ("_connection", "_reader", "_socket", "_thread", "_used_at")
 
     def __init__(self, connection: Link) -> None:
         self._connection = connection
-        self._socket: socket.socket = connection.socket
-        self._timeout: Seconds | None = None
+        self._socket = connection.socket
+        _wait_in_slices(self._socket)
         self._used_at = time.monotonic()
         # A socket of gevent's belongs to the OS thread in which it was made: waiting for it in another one fails. The
         # keeper's first connection is made by whoever opens the client.
@@ -62,26 +69,20 @@ class Pipe:
         """Send commands and wait for as many replies; an error of the server is one of them, not raised.
 
         Raises:
-            OSError: the connection is of no use any more; also TimeoutError, after `timeout` seconds.
+            OSError: the connection is of no use any more; also TimeoutError, after `timeout` seconds and a slice.
         """
         self._used_at = time.monotonic()
         end = self._used_at + timeout
-        sock, gets = self._socket, self._reader.gets
-        if timeout != self._timeout:
-            self._patience(timeout)
-        sock.sendall(payload)
-        answers: list[Any] = []
-        while True:
-            self._feed(sock.recv(_CHUNK))
-            while (answer := gets()) is not _NOTHING:
-                answers.append(answer)
-            if len(answers) == replies:
-                return answers
-            # A reply in pieces, or the first of several: each gets what is left of the time, not the whole.
-            left = end - time.monotonic()
-            if left <= 0:
+        while payload:
+            payload = self.send(payload)
+            if payload and time.monotonic() >= end:
                 raise TimeoutError
-            self._patience(left)
+        answers = self.take()
+        while len(answers) < replies:
+            if time.monotonic() >= end:
+                raise TimeoutError
+            answers += self.take()
+        return answers
 
     def is_stale(self) -> bool:
         """Whether it was idle for a while and the server has closed it, or says what nobody asked for.
@@ -96,16 +97,12 @@ class Pipe:
             selector.register(self._socket, selectors.EVENT_READ)
             return bool(selector.select(0))
 
-    def _patience(self, timeout: Seconds) -> None:
-        self._socket.settimeout(timeout)
-        self._timeout = timeout
-
     def unblock(self) -> None:
         """From here on `send` and `take` are used, and neither waits."""
         self._socket.setblocking(False)
 
     def send(self, payload: bytes) -> bytes:
-        """Send what the kernel takes now; the rest.
+        """Send what the kernel takes now, or within a slice; the rest.
 
         Raises:
             OSError: the connection is of no use any more.
@@ -116,17 +113,20 @@ class Pipe:
             return payload
 
     def take(self) -> list[Any]:
-        """The replies that have come, perhaps none.
+        """The replies that have come, or come within a slice, perhaps none.
 
         Raises:
             OSError: the connection is of no use any more, and nothing more can be taken.
         """
-        sock, gets = self._socket, self._reader.gets
+        sock, reader = self._socket, self._reader
+        gets = reader.gets
         answers: list[Any] = []
         try:
             while True:
                 chunk = sock.recv(_CHUNK)
-                self._feed(chunk)
+                if not chunk:
+                    raise Cut("the server has closed the connection")
+                reader.feed(chunk)
                 while (answer := gets()) is not _NOTHING:
                     answers.append(answer)
                 # TLS keeps what it has decrypted, and no event would tell of that.
@@ -139,11 +139,22 @@ class Pipe:
                 raise
             return answers  # the next take meets the same error
 
-    def _feed(self, chunk: bytes) -> None:
-        if not chunk:
-            raise Cut("the server has closed the connection")
-        self._reader.feed(chunk)
-
     def close(self) -> None:
         """Close it. Never raises; may be repeated."""
         self._connection.disconnect()
+
+
+def _wait_in_slices(sock: socket.socket) -> None:
+    """Let each wait on a socket end after a slice.
+
+    With a timeout of Python's, each call asks the kernel twice, whether it may and then to do it, which is a tenth of a
+    cycle. So a plain socket has the kernel's own. That one begins anew with each signal that interrupts it: were it the
+    whole timeout, a timer of the application's would make it last for ever; as it is, one would have to tick faster
+    than a hundred times a second. TLS and gevent do their own waiting, and keep to Python's.
+    """
+    if _KERNEL_WAITS and type(sock) is native.original("socket", "socket"):
+        sock.settimeout(None)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _SLICE)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SLICE)
+    else:
+        sock.settimeout(SLICE_S)
