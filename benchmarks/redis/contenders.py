@@ -124,14 +124,14 @@ class BareWorker:
         card = (box, "", "", 0)
         entered = self._requests.ask(command((*script("enter").by_text, 1, self._key, *self._entry("warm", 1), *card)))
         assert entered[0] in (b"holds", b"waits"), entered
-        closing = (self._session, self._claim, "warm", entered[1].decode(), 0, 1, self._TTL_US)
+        closing = (self._session, self._claim, "warm", entered[1].decode(), "01", self._TTL_US)
         self._requests.ask(command((*script("close").by_text, 1, self._key, 1, self._id, *closing)))
         self._enter, self._close = (script(step).by_hash for step in ("enter", "close"))
 
     def _entry(self, name: str, opening: int) -> tuple[str | int, ...]:
         self._claim += 1
-        mode = ("e", 1, 1, 0)
-        return (1, self._id, self._session, opening, 0, self._TTL_US, self._claim, name, *mode, 0, 0, "")
+        flags = f"{opening}000"
+        return (1, self._id, self._session, self._TTL_US, flags, self._claim, name, "e 1 1 0", "")
 
     def enter(self) -> None:
         """Enter the queue, and wait for the grant if the reply is not it."""
@@ -145,7 +145,7 @@ class BareWorker:
 
     def leave(self) -> None:
         """Leave the queue."""
-        closing = (self._session, self._claim, self._name, self._number, 0, 1, self._TTL_US)
+        closing = (self._session, self._claim, self._name, self._number, "01", self._TTL_US)
         self._requests.ask(command((*self._close, 1, self._key, 1, self._id, *closing)))
 
 

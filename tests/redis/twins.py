@@ -42,6 +42,8 @@ class Twins:
     def __init__(self, server: RedisServer, wire: SocketWire, seed: int) -> None:
         self.random = random.Random(seed)  # noqa: S311 - which steps to take
         self.server = server
+        self.usual = self.random.random() < 0.5
+        """Whether most requests are of the kind that the scripts have a way of its own for."""
         namespace = f"twins-{next(_serial)}"
         self.redis = RedisStore(wire, namespace, Life(), native.now)
         self.prefix = f"{namespace}:"
@@ -120,10 +122,13 @@ class Twins:
         claim = self.last[session]
         limit = pick.choice((2, 3, 4))
         mode = pick.choice((EXCLUSIVE, SHARED, Mode(Kind.PERMITS, pick.randint(1, limit), limit)))
+        usual = self.usual and pick.random() < 0.8
+        if usual:
+            mode = EXCLUSIVE
         entry = Entry(
             SessionCard(session, TTL, f"at-{session.rstrip('+')}", "client", "host", 7),
-            pick.random() < 0.7,
-            pick.random() < 0.3,
+            pick.random() < (0.0 if usual and session in self.opened else 0.7),
+            not usual and pick.random() < 0.3,
             claim,
             name,
             mode,
@@ -134,7 +139,8 @@ class Twins:
         )
         # A repeat is the same request, but for what it knows of its session.
         first = self.entries.setdefault((session, claim), entry)
-        entry = first._replace(opening=entry.opening, extend=entry.extend, again=again)
+        # Or somebody on the way has sent it twice, and nobody knows.
+        entry = first._replace(opening=entry.opening, extend=entry.extend, again=again and pick.random() < 0.7)
         name = entry.name
         self.trace.append(f"enter {entry}")
         ours, theirs = run(self.redis.enter(entry, 5.0)), self.steps.enter(self.at(), entry)
@@ -231,7 +237,8 @@ class Twins:
         self.ahead += JUMP
         self.server.clock.jump(JUMP)
         for _ in range(self.random.choice((0, 0, 2, 4))):
-            self.look()  # which meets the dead before a sweep has removed them
+            # These meet the dead before a sweep has removed them.
+            self.random.choice((self.look, self.look, self.enter, self.close))()
             self.same("mail", self.our_mail(), self.model_mail())
         self.sweep()
 

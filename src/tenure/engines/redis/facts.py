@@ -57,13 +57,12 @@ _SHAPES: Final[Mapping[str, tuple[str, ...]]] = {
     "PEXPIRE": ("1",),
     "RPUSH": ("v",),
     "ZADD": ("1", "m"),
-    "ZCOUNT": ("0", "0"),
     "ZRANGE": ("0", "0"),
     "ZRANGEBYSCORE": ("0", "0"),
     "ZREM": ("m",),
-    "ZREMRANGEBYSCORE": ("0", "0"),
     "ZREVRANGE": ("0", "0"),
     "ZREVRANGEBYSCORE": ("0", "0"),
+    "ZSCORE": ("m",),
 }
 """What follows the key: a server looks at the number of arguments before it looks at rights."""
 

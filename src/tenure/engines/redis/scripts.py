@@ -32,7 +32,10 @@ STEPS: Final = (
     "inspect",
     "names",
 )
-"""The scripts that `queue.lua` is put in front of. `genesis` stands alone."""
+"""The scripts that are put together of several files. `genesis` stands alone."""
+
+USUAL: Final = ("enter", "close")
+"""Those that have their usual case in front, before the functions of the queue are made."""
 
 
 class Script(NamedTuple):
@@ -51,9 +54,16 @@ class Script(NamedTuple):
 @cache
 def script(name: str) -> Script:
     """A script by its file's name."""
-    text = _read("queue") + _read(name) if name in STEPS else _read(name)
+    text = b"".join(map(_read, parts(name)))
     digest = hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
     return Script(name, (b"EVALSHA", digest), (b"EVAL", text))
+
+
+def parts(name: str) -> tuple[str, ...]:
+    """The files of a script, in order."""
+    if name not in STEPS:
+        return (name,)
+    return ("start", f"{name}_usual", "queue", name) if name in USUAL else ("start", "queue", name)
 
 
 def _read(name: str) -> bytes:

@@ -89,17 +89,11 @@ class RedisStore:
             "enter",
             timeout,
             card.id,
-            _FLAG[opening],
-            _FLAG[extend],
             _us(card.ttl),
+            _FLAG[opening] + _FLAG[extend] + _FLAG[at_once] + _FLAG[again],
             claim,
             self._bare(name),
-            kind[0],
-            permits,
-            limit,
-            _us(delay),
-            _FLAG[at_once],
-            _FLAG[again],
+            f"{kind[0]} {permits} {limit} {_us(delay)}",
             info,
             *((card.address, card.client, card.host, card.pid) if opening else ()),
         )
@@ -115,7 +109,7 @@ class RedisStore:
     async def close(self, closings: Sequence[Closing], timeout: Seconds) -> list[bool]:
         arguments: list[str | int] = []
         for (session, claim, name, number), tombstone, clean, _, ttl in closings:
-            arguments += (session, claim, self._bare(name), number, _FLAG[tombstone], _FLAG[clean], _us(ttl))
+            arguments += (session, claim, self._bare(name), number, _FLAG[tombstone] + _FLAG[clean], _us(ttl))
         reply = await self._step("close", timeout, *arguments)
         return [there == b"1" for there in reply[1:]]
 

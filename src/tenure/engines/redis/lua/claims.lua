@@ -7,8 +7,8 @@
 local reply = {'claims'}
 local own = call('ZRANGE', TAG .. 'o:' .. ARGV[3], 0, SWEEP - 1, 'WITHSCORES')
 for i = 1, #own, 2 do
-  local number, name = string.match(own[i], '^(%d+) (.*)$')
-  reply[#reply + 1] = own[i + 1]
+  local number, id, name = owned(own, i)
+  reply[#reply + 1] = id
   reply[#reply + 1] = number
   reply[#reply + 1] = name
 end

@@ -1,26 +1,26 @@
 -- Remove claims, each telling its successors.
 --
--- ARGV[3..] for each: session, claim, name, number (0 if unknown), tombstone, clean (1 or 0), ttl of a tombstone whose
---          session is not found
+-- ARGV[3..] for each: session, claim, name, number (0 if unknown), two digits 0 or 1: leave a tombstone, it ended
+--          cleanly; ttl of a tombstone whose session is not found
 --
 -- Replies: {"closed", for each "1" if it was there, else "0"}
 
 local reply = {'closed'}
 
-local function close(session, id, name, number, tombstone, clean, ttl)
-  if tombstone == '1' then
+local function close(session, id, name, number, flags, ttl)
+  if string.sub(flags, 1, 1) == '1' then
     -- As in heartbeat.lua: what gives memory back must not be refused for the lack of it.
     call('PERSIST', TAG .. 's:' .. session)
     if call('EXISTS', TAG .. 's:' .. session) == 0 then
       -- The opening request itself may still arrive: an ended record refuses it as long as it could live.
-      call('HSET', TAG .. 's:' .. session, 'until', '0', 'ended', '1', 'stolen', '0', 'address', '')
-      extend(session, tonumber(ttl))
+      call('HSET', TAG .. 's:' .. session, 'until', '0', 'ended', whole(NOW), 'stolen', '0', 'address', '')
+      call('ZADD', TAG .. 'sessions', whole(NOW + tonumber(ttl)), session)
     end
     bury(session, id)
   end
   local row = find(session, id, name, number)
   if not row or row.freed > 0 then return '0' end
-  if clean == '1' or row.delay == 0 or row.floor == '0' then
+  if string.sub(flags, 2, 2) == '1' or row.delay == 0 or row.floor == '0' then
     leave(row)
     settle(name, tonumber(row.number))
     return '1'
@@ -34,8 +34,7 @@ local function close(session, id, name, number, tombstone, clean, ttl)
   return '1'
 end
 
-for i = 3, #ARGV, 7 do
-  reply[#reply + 1] =
-    close(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6])
+for i = 3, #ARGV, 6 do
+  reply[#reply + 1] = close(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5])
 end
 return reply

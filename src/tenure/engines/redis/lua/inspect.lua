@@ -5,9 +5,8 @@
 -- Replies: {"queue", for each claim: number, kind, permits, limit, client, host, pid, info}
 
 local reply = {'queue'}
-local got = call('ZRANGE', TAG .. 'q:' .. ARGV[3], 0, -1, 'WITHSCORES')
-for i = 1, #got, 2 do
-  local row = claim(ARGV[3], got[i], got[i + 1])
+for _, text in ipairs(call('ZRANGE', TAG .. 'q:' .. ARGV[3], 0, -1)) do
+  local row = claim(ARGV[3], text)
   local of = call('HMGET', TAG .. 's:' .. row.session, 'client', 'host', 'pid')
   local values = {
     row.number, row.kind, whole(row.permits), whole(row.limit), of[1] or '', of[2] or '', of[3] or '0', row.info

@@ -7,7 +7,7 @@
 local row = find(ARGV[3], ARGV[4], ARGV[5], ARGV[6])
 if not row or row.freed > 0 then return {'gone'} end
 living(row)
-if row.ended or row.until_ <= NOW then return {'gone'} end
+if row.until_ <= NOW then return {'gone'} end
 asking = row.session .. ' ' .. row.id
 local prefix = settle(row.name, 0)
 local rows = blocked(row.name, row.kind, row.permits, row.limit, row.number)

@@ -1,46 +1,22 @@
--- The steps of a queue, as `tenure.engines.queue.Steps` has them in Python; put in front of every script.
+-- The steps of a queue, as `tenure.engines.queue.Steps` has them in Python; in every script, after start.lua.
 --
--- Promises: one script is one atomic step; the holders are the longest compatible prefix of the queue (model.holders).
--- Does not promise durability. A server that forgets is noticed by its genesis record, its run_id and its counters.
---
--- KEYS[1]  "{namespace:partition}:genesis". All other keys begin with the same hash tag, so that they share its slot;
---          they cannot be declared, for only the queue says whose sessions they are.
--- ARGV[1]  the format that the caller speaks; ARGV[2] the store's random id, as the caller knows it
---
--- {namespace:partition}:genesis   hash: format, id, partitions, last (the largest number given). Never expires (B12, B7).
--- ...:s:SESSION   hash: until, ended, stolen, tombs (closed claims: " 3 7 "), address, client, host, pid
--- ...:o:SESSION   sorted set: its claims, "NUMBER NAME" by claim id
--- ...:sessions    sorted set: sessions by the time at which a sweep has to look at them
--- ...:q:NAME      sorted set: claims by number, "SESSION CLAIM KIND PERMITS LIMIT DELAY FLOOR FREED INFO"
--- ...:m:ADDRESS   list: the mailbox of a client, "1 SESSION CLAIM NUMBER FLOOR"; expires with its sessions (B4)
---
--- Times are microseconds of the server's clock. They and the numbers stay below 2^53, where a double is exact.
--- A reply is an array whose first element says what it is.
+-- Promises: the holders are the longest compatible prefix of the queue (model.holders).
 
-local TAG = string.sub(KEYS[1], 1, -8)  -- without "genesis"
 local SWEEP = 100  -- dead claims that one step removes; the next live claim is told to go on (B3)
+local MAIL_KEPT = 60000  -- milliseconds; of a session that is gone: its client may have another one
 
-local call = redis.call
-local time = call('TIME')
-local NOW = time[1] * 1000000 + time[2]
-
-local genesis = call('HMGET', KEYS[1], 'format', 'id', 'last', 'partitions')
-if genesis[1] ~= ARGV[1] or genesis[2] ~= ARGV[2] then
-  -- Nothing is touched: the store is empty, another one, or of a format that the caller does not speak (B12).
-  return {'genesis', genesis[1] or '', genesis[2] or '', genesis[3] or '0', genesis[4] or ''}
-end
+local clock = call('TIME')
+local NOW = clock[1] * 1000000 + clock[2]
 
 -- Lua prints large numbers with an exponent.
 local function whole(number) return string.format('%.0f', number) end
 
-local function number_of(score) return whole(tonumber(score)) end
-
 -- A claim as its queue has it. Numbers that are only compared for being equal stay strings.
-local function claim(name, member, score)
-  local session, id, kind, permits, limit, delay, floor, freed, info =
-    string.match(member, '^(%S+) (%S+) (%S) (%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
+local function claim(name, member)
+  local number, session, id, kind, permits, limit, delay, floor, freed, info =
+    string.match(member, '^(%d+) (%S+) (%d+) (%S) (%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
   return {
-    name = name, member = member, number = number_of(score), session = session, id = id, kind = kind,
+    name = name, member = member, number = number, session = session, id = id, kind = kind,
     permits = tonumber(permits), limit = tonumber(limit), delay = tonumber(delay), floor = floor,
     freed = tonumber(freed), info = info
   }
@@ -48,15 +24,16 @@ end
 
 local function member(row)
   return table.concat({
-    row.session, row.id, row.kind, row.permits, row.limit, whole(row.delay), row.floor, whole(row.freed), row.info
+    row.number, row.session, row.id, row.kind, row.permits, row.limit, whole(row.delay), row.floor, whole(row.freed),
+    row.info
   }, ' ')
 end
 
--- Join in the liveness of its session: `until_`, `ended`, `address`.
+-- Join in the liveness of its session: `until_` (0 if it is gone or has ended), `ended` (when it did, or 0), `address`.
 local function living(row)
   if not row.until_ then
     local of = call('HMGET', TAG .. 's:' .. row.session, 'until', 'ended', 'address')
-    row.until_, row.ended, row.address = tonumber(of[1] or '0'), of[2] ~= '0', of[3] or ''
+    row.until_, row.ended, row.address = tonumber(of[1] or '0'), tonumber(of[2] or '0'), of[3] or ''
   end
   return row
 end
@@ -65,9 +42,9 @@ end
 local function ends(row)
   if row.freed > 0 then return row.freed end
   living(row)
-  if row.delay > 0 and row.floor ~= '0' and row.until_ > 0 then return row.until_ + row.delay end
+  local till = math.max(row.until_, row.ended)
+  if row.delay > 0 and row.floor ~= '0' and till > 0 then return till + row.delay end
   -- A session that is gone, or ended and latched, is dead whatever a clock that was set back says (A3).
-  if row.ended then return 0 end
   return row.until_
 end
 
@@ -76,9 +53,9 @@ local function holders(name)
   local prefix, kind, used, limit = {}, nil, 0, 0
   local from, count = 0, 1
   while true do
-    local got = call('ZRANGE', TAG .. 'q:' .. name, from, from + count - 1, 'WITHSCORES')
-    for i = 1, #got, 2 do
-      local row = claim(name, got[i], got[i + 1])
+    local got = call('ZRANGE', TAG .. 'q:' .. name, from, from + count - 1)
+    for _, text in ipairs(got) do
+      local row = claim(name, text)
       if not kind then
         kind, limit = row.kind, row.limit
       elseif row.kind ~= kind then
@@ -93,7 +70,7 @@ local function holders(name)
       prefix[#prefix + 1] = row
       if kind == 'e' then return prefix end
     end
-    if #got < 2 * count then return prefix end
+    if #got < count then return prefix end
     from, count = from + count, 32
   end
 end
@@ -103,9 +80,9 @@ local function blockers(name, kind, permits, limit, below)
   local needed, used = {}, permits
   local from, count = 0, 1
   while true do
-    local got = call('ZREVRANGEBYSCORE', TAG .. 'q:' .. name, '(' .. below, '-inf', 'WITHSCORES', 'LIMIT', from, count)
-    for i = 1, #got, 2 do
-      local row = claim(name, got[i], got[i + 1])
+    local got = call('ZREVRANGEBYSCORE', TAG .. 'q:' .. name, '(' .. below, '-inf', 'LIMIT', from, count)
+    for _, text in ipairs(got) do
+      local row = claim(name, text)
       if row.kind ~= kind or kind == 'e' then return {row} end
       if kind == 'p' then
         needed[#needed + 1] = row
@@ -114,30 +91,28 @@ local function blockers(name, kind, permits, limit, below)
         if used > limit then return needed end
       end
     end
-    if #got < 2 * count then return {} end
+    if #got < count then return {} end
     from, count = from + count, 32
   end
 end
 
 -- The first claim above a number, or nil.
 local function after(name, number)
-  local got = call('ZRANGEBYSCORE', TAG .. 'q:' .. name, '(' .. number, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-  if got[1] then return claim(name, got[1], got[2]) end
+  local got = call('ZRANGEBYSCORE', TAG .. 'q:' .. name, '(' .. number, '+inf', 'LIMIT', 0, 1)
+  if got[1] then return claim(name, got[1]) end
 end
 
 -- The claim of a session with this number; without one (0), with this id. A number alone does not say whose it is.
 local function find(session, id, name, number)
   if number ~= '0' then
-    for _, found in ipairs(call('ZRANGEBYSCORE', TAG .. 'q:' .. name, number, number)) do
-      local row = claim(name, found, number)
-      if row.session == session then return row end
-    end
-    return nil
+    local found = call('ZRANGEBYSCORE', TAG .. 'q:' .. name, number, number)[1]
+    local row = found and claim(name, found)
+    return row and row.session == session and row or nil
   end
   -- Only whoever got no answer asks like this, so it may cost a look at the whole queue.
-  local got = call('ZRANGE', TAG .. 'q:' .. name, 0, -1, 'WITHSCORES')
-  for i = 1, #got, 2 do
-    if string.find(got[i], session .. ' ' .. id .. ' ', 1, true) == 1 then return claim(name, got[i], got[i + 1]) end
+  for _, text in ipairs(call('ZRANGE', TAG .. 'q:' .. name, 0, -1)) do
+    local row = claim(name, text)
+    if row.session == session and row.id == id then return row end
   end
 end
 
@@ -148,10 +123,8 @@ local function push(row, number, floor)
   if row.session .. ' ' .. row.id == asking then return end
   living(row)
   -- Only to a living session: nobody would read it (B4).
-  if row.address == '' or row.ended or row.until_ <= NOW then return end
-  local box = TAG .. 'm:' .. row.address
-  call('RPUSH', box, table.concat({'1', row.session, row.id, number, floor}, ' '))
-  call('PEXPIRE', box, math.ceil((row.until_ - NOW) / 1000))
+  if row.address == '' or row.until_ <= NOW then return end
+  call('RPUSH', TAG .. 'm:' .. row.address, table.concat({'1', row.session, row.id, number, floor}, ' '))
 end
 
 local function hint(row) push(row, '0', '0') end
@@ -165,7 +138,7 @@ end
 
 local function remove(row)
   call('ZREM', TAG .. 'q:' .. row.name, row.member)
-  call('ZREMRANGEBYSCORE', TAG .. 'o:' .. row.session, row.id, row.id)
+  call('ZREM', TAG .. 'o:' .. row.session, row.id .. ' ' .. row.name)
 end
 
 -- Remove a claim, and hint the waiter behind one that waited: it watches a claim that is gone (B3, B6).
@@ -180,10 +153,10 @@ end
 -- Death is latched: neither a late heartbeat nor a clock set back brings a session back (A3).
 local function latch(session)
   local key = TAG .. 's:' .. session
-  local till = call('HGET', key, 'until')
-  if till then
-    till = whole(math.min(tonumber(till), NOW))
-    call('HSET', key, 'ended', '1', 'until', till)
+  local of = call('HMGET', key, 'until', 'ended')
+  if of[1] then
+    local till = whole(math.min(tonumber(of[2] or of[1]), NOW))
+    call('HSET', key, 'until', '0', 'ended', till)
     call('ZADD', TAG .. 'sessions', till, session)
   end
 end
@@ -272,13 +245,19 @@ local function extend(session, ttl)
   call('ZADD', TAG .. 'sessions', till, session)
 end
 
+-- An element of a session's own list, read with scores.
+local function owned(own, i)
+  local id, name = string.match(own[i], '^(%d+) (.*)$')
+  return whole(tonumber(own[i + 1])), id, name
+end
+
 -- Remove what is over of an ended session's claims, and the session with the last of them.
 local function clear(session)
   local own = call('ZRANGE', TAG .. 'o:' .. session, 0, SWEEP - 1, 'WITHSCORES')
   local again = #own == 2 * SWEEP and NOW or nil
   for i = 1, #own, 2 do
-    local number, name = string.match(own[i], '^(%d+) (.*)$')
-    local row = find(session, own[i + 1], name, number)
+    local number, id, name = owned(own, i)
+    local row = find(session, id, name, number)
     if not row then
       call('ZREM', TAG .. 'o:' .. session, own[i])
     elseif ends(row) <= NOW then
@@ -291,6 +270,8 @@ local function clear(session)
   if again then
     call('ZADD', TAG .. 'sessions', whole(again), session)
   else
+    -- Mail that nobody fetches any more. Not at once: if its client lives, in another session, it is about to.
+    call('PEXPIRE', TAG .. 'm:' .. (call('HGET', TAG .. 's:' .. session, 'address') or ''), MAIL_KEPT)
     -- The tombstones go with it: ids are used once, and only an opening request creates a session.
     call('DEL', TAG .. 's:' .. session, TAG .. 'o:' .. session)
     call('ZREM', TAG .. 'sessions', session)

@@ -6,7 +6,7 @@
 
 local found = call('ZRANGEBYSCORE', TAG .. 'q:' .. ARGV[3], ARGV[4], ARGV[4])[1]
 if not found then return {'stolen', '0'} end
-local row = claim(ARGV[3], found, ARGV[4])
+local row = claim(ARGV[3], found)
 if call('EXISTS', TAG .. 's:' .. row.session) == 1 then
   call('HINCRBY', TAG .. 's:' .. row.session, 'stolen', 1)
   -- A repeat of its enqueue must not bring it back: claim ids are used once (B1).
