@@ -26,6 +26,7 @@ TABLES: Final = "engines/sqlite/tables.py"
 ENDPOINT: Final = "engines/sqlite/endpoint.py"
 MAILBOX: Final = "engines/sqlite/mailbox_blocking.py"
 QUEUE: Final = "engines/queue.py"
+MEMORY: Final = "engines/memory.py"
 
 
 class Mutant(NamedTuple):
@@ -59,7 +60,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "C1", "another file at the path is not noticed", "test_numbers.py::test_a_deleted_file_ends_every_lease_with_a_reason_and_numbers_go_on",
-        ((DATABASE, "steps is None or self._home.inode() != self._inode", "steps is None"),),
+        ((DATABASE, "steps is None or home.inode() != self._inode", "steps is None"),),
     ),
     Mutant(
         "C1", "no guard before the transaction", "test_faults.py::test_a_process_stopped_in_its_transaction_is_named_and_service_resumes",
@@ -98,8 +99,20 @@ MUTANTS: Final = (
         ((DATABASE, "if tables.last < home.seen or home.setbacks != self._setbacks:", "if self._setbacks < 0:"),),
     ),
     Mutant(
+        "A3", "a glance takes the dead for living", "test_glance.py",
+        ((QUEUE, "min(seen.held_us, seen.last_us) > at.now_us", "True"),),
+    ),
+    Mutant(
+        "B3", "a glance takes a head for told", "test_glance.py::test_a_head_that_was_not_told_is_told_by_whoever_enters",
+        ((MEMORY, "is ALONE and first.floor and", "is ALONE and"),),
+    ),
+    Mutant(
+        "B10", "a glance forgets lock_delay", "test_glance.py::test_the_file_is_seen_as_the_dictionaries_are",
+        ((TABLES, "l.delay_us = 0 AND ", ""),),
+    ),
+    Mutant(
         "B3", "mail before the commit", "test_database.py::test_mail_is_sent_after_the_commit",
-        ((DATABASE, '            do("COMMIT")\n            home.seen', '            for mail in steps.take_mail():\n                self._sender.send(*mail)\n            do("COMMIT")\n            home.seen'),),
+        ((DATABASE, '                    do("COMMIT")\n                    home.seen', '                    for mail in steps.take_mail():\n                        self._sender.send(*mail)\n                    do("COMMIT")\n                    home.seen'),),
     ),
     Mutant(
         "B3", "mail of a step that was rolled back", "test_database.py::test_no_mail_of_a_step_that_was_not_committed_is_ever_sent",

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
 
 from tenure.engines import Engine
-from tenure.engines.queue import At, ClaimRow, Steps
+from tenure.engines.queue import At, ClaimRow, Glance, Steps
 from tenure.engines.stepping import StepStore
 from tenure.errors import UnsafeSetup, UsageError
-from tenure.model import NUMBER_MAX, Mode
+from tenure.model import ALONE, NUMBER_MAX, Mode
 from tenure.ports import SessionCard
 from tenure.runtimes import native
 
@@ -93,6 +93,23 @@ class MemoryTables:
         if self.last > NUMBER_MAX:
             raise UnsafeSetup(f"the next fencing token would exceed {NUMBER_MAX}: the wall clock is far ahead")
         return self.last
+
+    def glance(self, session: str, name: str) -> Glance:
+        row, queue = self._sessions.get(session), self._queues.get(name)
+        seen = Glance(None, 1, 0, "", None, "", "", 0)
+        if row is not None:
+            seen = seen._replace(until_us=row.until_us, ended=row.ended, stolen=row.stolen, tombstones=row.tombstones)
+        if queue:
+            first, last = next(iter(queue.values())), next(reversed(queue.values()))
+            sure = first.mode.kind is ALONE and first.floor and not first.freed_us and not first.ended
+            plain = not last.delay_us and not last.freed_us and not last.ended
+            seen = seen._replace(
+                held_us=first.until_us if sure else 0,
+                last=last.session,
+                address=last.address,
+                last_us=last.until_us if plain else 0,
+            )
+        return seen
 
     def session(self, session: str) -> _Session | None:
         return self._sessions.get(session)

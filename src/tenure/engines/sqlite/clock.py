@@ -12,16 +12,23 @@ import functools
 import os
 import sys
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _GUESSED: Final = "~"
 _GUESS_SLACK_S: Final = 3600
 
 
+boot_ns: Final[Callable[[], int]] = functools.partial(time.clock_gettime_ns, _CLOCK)
+"""Read the boot-time clock, in nanoseconds. It runs on through suspend and nobody can set it."""
+
+
 def boot_us() -> int:
-    """Read the boot-time clock, in microseconds. It runs on through suspend and nobody can set it."""
-    return time.clock_gettime_ns(_CLOCK) // 1000
+    """As `boot_ns`, in microseconds."""
+    return boot_ns() // 1000
 
 
 @functools.cache

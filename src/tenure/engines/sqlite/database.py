@@ -17,8 +17,8 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from tenure.engines.queue import At, Steps
-from tenure.engines.sqlite.clock import boot_us, clock_id, same_boot
+from tenure.engines.queue import At, Steps, at_
+from tenure.engines.sqlite.clock import boot_ns, boot_us, clock_id, same_boot
 from tenure.engines.sqlite.endpoint import Presence, presence
 from tenure.engines.sqlite.files import forget_log, restore, restore_guard
 from tenure.engines.sqlite.guard import Guard
@@ -33,7 +33,7 @@ from tenure.engines.sqlite.tables import (
     schema,
 )
 from tenure.errors import IncompatibleStore, OutcomeUnknown, StoreUnavailable, TenureError, UnsafeSetup
-from tenure.model import NUMBER_MAX, Instant
+from tenure.model import NUMBER_MAX
 from tenure.runtimes import native
 
 if TYPE_CHECKING:
@@ -121,12 +121,28 @@ class Database:
 
     def _guarded(self, step: Callable[[Steps, At], R], timeout: float) -> R:
         give_up = 0.0
+        home = self._home
         while True:
+            steps = self._steps
             try:
-                steps = self._steps
-                if steps is None or self._home.inode() != self._inode:
+                if steps is None or home.inode() != self._inode:
                     steps = self._reconnect(timeout)
-                return self._transaction(step, steps)
+                do, tables = self._do, self._tables
+                try:
+                    # Inside the `try`: Ctrl-C may come as soon as it has begun.
+                    do("BEGIN IMMEDIATE")
+                    tables.check(self._genesis)
+                    if tables.last < home.seen or home.setbacks != self._setbacks:
+                        self._set_back(tables)
+                    # One clock for all who use the file, this client included: what a session has left counts from now.
+                    now_us = boot_ns() // 1000
+                    reply = step(steps, at_((now_us, time.time_ns() // 1000, now_us / 1e6)))
+                    do("COMMIT")
+                    home.seen = tables.last
+                except BaseException as error:
+                    self._roll_back(steps, error)
+                    raise
+                return reply
             except NeedsCeiling as need:
                 self._raise_ceiling(need.number)
             except sqlite3.Error as error:
@@ -146,26 +162,6 @@ class Database:
                 raise IncompatibleStore(
                     f"{self._home.path} is damaged: a row of {table} has a value of a wrong type", spoken=SPOKEN
                 ) from error
-
-    def _transaction(self, step: Callable[[Steps, At], R], steps: Steps) -> R:
-        do = self._do
-        try:
-            # Inside the `try`: Ctrl-C may come as soon as it has begun.
-            do("BEGIN IMMEDIATE")
-            tables = self._tables
-            tables.check(self._genesis)
-            home = self._home
-            if tables.last < home.seen or home.setbacks != self._setbacks:
-                self._set_back(tables)
-            # One clock for all who use the file, this client included: what a session has left counts from now.
-            now_us = boot_us()
-            reply = step(steps, At(now_us, time.time_ns() // 1000, Instant(now_us / 1e6)))
-            do("COMMIT")
-            home.seen = tables.last
-        except BaseException as error:
-            self._roll_back(steps, error)
-            raise
-        return reply
 
     def _roll_back(self, steps: Steps, error: BaseException) -> None:
         connection = self._connection

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
+from tenure.engines.queue import Glance
 from tenure.errors import IncompatibleStore, UnsafeSetup
 from tenure.model import EXCLUSIVE, NUMBER_MAX, SHARED, Kind, Mode
 from tenure.ports import SessionCard
@@ -40,6 +41,21 @@ _UNNUMBERED: Final = _CLAIM + "WHERE c.name = ? AND c.session = ? AND c.claim = 
 _OWNED: Final = _CLAIM + "WHERE c.session = ? LIMIT ?"
 _SESSION: Final = "SELECT until_us, ended, stolen, tombstones FROM sessions WHERE id = ?"
 _CARD: Final = "SELECT id, 0.0, address, client, host, pid FROM sessions WHERE id = ?"
+# Joined to one row, that there be one also without a session or a claim. Few columns, for Python's sqlite3 takes longer
+# over each than SQLite does.
+_GLANCE: Final = """
+SELECT m.until_us, coalesce(m.ended, 1), coalesce(m.stolen, 0), coalesce(m.tombstones, ''),
+    CASE WHEN f.number IS NULL THEN NULL
+        WHEN f.kind = 0 AND f.floor > 0 AND f.freed_us = 0 AND fs.ended = 0 THEN fs.until_us ELSE 0 END,
+    coalesce(l.session, ''), coalesce(ls.address, ''),
+    CASE WHEN l.delay_us = 0 AND l.freed_us = 0 AND ls.ended = 0 THEN ls.until_us ELSE 0 END
+FROM (SELECT ?1 AS session, ?2 AS name) q
+LEFT JOIN sessions m ON m.id = q.session
+LEFT JOIN claims f ON f.name = q.name AND f.number = (SELECT min(number) FROM claims WHERE name = ?2)
+LEFT JOIN sessions fs ON fs.id = f.session
+LEFT JOIN claims l ON l.name = q.name AND l.number = (SELECT max(number) FROM claims WHERE name = ?2)
+LEFT JOIN sessions ls ON ls.id = l.session
+"""
 _COUNTER: Final = "SELECT last, ceiling FROM genesis WHERE format = ? AND id = ? AND clock = ?"
 
 
@@ -108,6 +124,9 @@ _row: Callable[[Iterable[Any]], Row] = partial(tuple.__new__, Row)
 """As `Row._make`, at a third of its price."""
 
 
+_glance: Callable[[Iterable[Any]], Glance] = partial(tuple.__new__, Glance)
+
+
 class SqliteTables:
     """Sessions, claims and numbers of one open file. The caller holds a write transaction."""
 
@@ -166,6 +185,9 @@ class SqliteTables:
 
     # -- sessions ---------------------------------------------------------------------------------------------------
 
+    def glance(self, session: str, name: str) -> Glance:
+        return _glance(self._do(_GLANCE, (session, name)).fetchone())
+
     def session(self, session: str) -> SessionRow | None:
         row = self._do(_SESSION, (session,)).fetchone()
         return None if row is None else SessionRow(*row)
@@ -213,14 +235,14 @@ class SqliteTables:
 
     def after(self, name: str, number: int) -> Row | None:
         row = self._do(_AFTER, (name, number)).fetchone()
-        return None if row is None else Row._make(row)
+        return None if row is None else _row(row)
 
     def find(self, ref: ClaimRef) -> Row | None:
         if ref.number:
             row = self._do(_NUMBERED, (ref.name, ref.number, ref.session)).fetchone()
         else:
             row = self._do(_UNNUMBERED, (ref.name, ref.session, ref.claim)).fetchone()
-        return None if row is None else Row._make(row)
+        return None if row is None else _row(row)
 
     def insert(self, entry: Entry, number: int, floor: int, delay_us: int) -> bool:
         session, mode = entry.session.id, entry.mode
