@@ -14,7 +14,7 @@ from tenure.ports import Message
 from tenure.protocols.claim import Ask
 from tenure.protocols.keep import Stop
 from tenure.protocols.records import Claim, Phase
-from tests.cancellation.world import Member, Process, World
+from tests.cancellation.world import Member, Mutex, Process, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +39,29 @@ def pass_time(world: World, seconds: float) -> None:
 
 def down(member: Member, times: int = 1000) -> None:
     member.keeper_store.faults["heartbeat"] = [StoreUnavailable("down") for _ in range(times)]
+
+
+def test_the_waiting_are_counted_under_the_mutex(world: World) -> None:
+    """A caller that comes or goes meanwhile changes the dictionary, and the keeper's thread would end with an error."""
+    member = world.member(ttl=30)
+    process = member.acquire()
+    world.run(lambda: process.is_done, seconds=0)
+    looks: list[bool] = []
+
+    class Waiter(Claim):
+        @property
+        def phase(self) -> Phase:
+            looks.append(member.ledger.mutex in Mutex.held)
+            return Phase.WAITING
+
+        @phase.setter
+        def phase(self, phase: Phase) -> None:
+            pass
+
+    session = member.ledger.sessions[-1]
+    member.ledger.waiting[Waiter(session, 99, "n", EXCLUSIVE, member.runtime.now())] = None
+    world.run(lambda: bool(looks), seconds=11)
+    assert all(looks)
 
 
 # -- A1: what the deadline counts from --------------------------------------------------------------------------------

@@ -129,7 +129,9 @@ async def renew(ledger: Ledger, store: QueueStore, session: Session) -> None:
     sent = runtime.now()
     # Never past the deadline: a renewal in flight must not hide the end of the lease (A4).
     patience = min(session.patience, max(0.001, session.deadline - sent))
-    waiting = any(c.phase is WAITING for c in ledger.waiting)
+    with ledger.mutex:
+        # Callers come and go meanwhile, and a dictionary that changes under a loop would end this thread.
+        waiting = any(c.phase is WAITING for c in ledger.waiting)
     try:
         beat = await store.heartbeat(session.card.id, session.ttl, waiting, patience)
     except (StoreUnavailable, OutcomeUnknown, SetupError) as error:
