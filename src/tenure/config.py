@@ -9,7 +9,7 @@ import math
 import os
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
-from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from tenure import arguments
 from tenure.errors import UsageError
@@ -111,9 +111,11 @@ def split_options(url: str) -> tuple[str, dict[str, str]]:
     base, _, query = rest.partition("?")
     ours: dict[str, str] = {}
     theirs: list[str] = []
-    for key, value in parse_qsl(query, keep_blank_values=True, strict_parsing=False):
+    for part in filter(None, query.split("&")):
+        # No plus for a blank, which is a rule of web forms: it would change a password or a path that has one.
+        key, value = map(unquote, part.partition("=")[::2])
         if key not in _OPTIONS:
-            theirs.append(f"{quote(key)}={quote(value, safe='/:')}")
+            theirs.append(part)
         elif key in ours:
             raise UsageError(f"url: the option {key!r} is given twice")
         elif not value:

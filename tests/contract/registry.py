@@ -92,6 +92,14 @@ def _redis_sentinel(folder: Path) -> Iterator[Callable[[], str]]:
         yield lambda: f"redis+sentinel://{hosts}/{sentinels.name}/{next(_serial)}"
 
 
+@contextlib.contextmanager
+def _redis_sentinel_tls(folder: Path) -> Iterator[Callable[[], str]]:
+    made = make_certificates(folder)
+    with Sentinels(certificates=made, extra=DATABASES) as sentinels:
+        hosts = ",".join(f"{host}:{port}" for host, port in sentinels.addresses)
+        yield lambda: f"rediss+sentinel://{hosts}/{sentinels.name}/{next(_serial)}?ca={made.authority}"
+
+
 REGISTRY: dict[str, Registered] = {
     "memory": Registered("memory://", _memory, frozenset({"fifo", "shared", "semaphore"}), multi_process=False),
     "sqlite": Registered(
@@ -113,6 +121,14 @@ REGISTRY: dict[str, Registered] = {
         multi_process=True,
         conditional=_DURABLE,
         missing=redis.missing,
+    ),
+    "rediss+sentinel": Registered(
+        "rediss+sentinel://example/service",
+        _redis_sentinel_tls,
+        _REDIS,
+        multi_process=True,
+        conditional=_DURABLE,
+        missing=_no_tls,
     ),
     "redis-resp3": Registered(
         "redis://example",

@@ -89,6 +89,20 @@ def quoted(word: str) -> str:
     return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+def tls_lines(certificates: Certificates, port: int) -> list[str]:
+    """Lines of redis.conf that serve TLS; a client certificate is checked if one is shown."""
+    return [
+        f"tls-port {port}",
+        f"tls-cert-file {quoted(certificates.server)}",
+        f"tls-key-file {quoted(certificates.server_key)}",
+        f"tls-ca-cert-file {quoted(certificates.authority)}",
+        "tls-auth-clients optional",
+        # Among themselves too: what a server says of the others' ports is then right for a client by TLS.
+        "tls-replication yes",
+        "tls-cluster yes",
+    ]
+
+
 class RedisServer(Server):
     """One Redis server.
 
@@ -156,15 +170,9 @@ class RedisServer(Server):
             lines += [f"user {ADMIN} on >{ADMIN_PASSWORD} ~* &* +@all"]
             lines += [f"user {user} {rules}" for user, rules in (users or {}).items()]
         if certificates:
-            lines += [
-                f"tls-port {self.tls_port}",
-                f"tls-cert-file {quoted(certificates.server)}",
-                f"tls-key-file {quoted(certificates.server_key)}",
-                f"tls-ca-cert-file {quoted(certificates.authority)}",
-                "tls-auth-clients optional",
-            ]
+            lines += tls_lines(certificates, self.tls_port)
         if replica_of:
-            lines += [f"replicaof {HOST} {replica_of.port}"]
+            lines += [f"replicaof {HOST} {replica_of.tls_port or replica_of.port}"]
         if node_timeout_ms:
             lines += [
                 "cluster-enabled yes",

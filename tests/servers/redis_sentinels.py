@@ -6,29 +6,41 @@ import os
 import socket
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.servers.processes import HOST, PATIENCE, Group, Server, until
-from tests.servers.redis import RedisServer, found, quoted
+from tests.servers.redis import RedisServer, found, quoted, tls_lines
 from tests.servers.resp import Connection, ReplyError, Word
+
+if TYPE_CHECKING:
+    from tests.servers.certificates import Certificates
 
 
 class Sentinel(Server):
-    """One sentinel; it writes into its own configuration what it learns."""
+    """One sentinel; it writes into its own configuration what it learns.
 
-    def __init__(self) -> None:
+    Args:
+        certificates: serve by TLS, on a port of its own, and speak it to the servers and the other sentinels.
+    """
+
+    def __init__(self, certificates: Certificates | None = None) -> None:
         super().__init__("sentinel")
         self.port = self.new_port()
+        self.tls_port = self.new_port() if certificates else 0
+        self._certificates = certificates
         # A fixed identity, so that the others can know it from their start.
         self.identity = os.urandom(20).hex()
         self._config = os.path.join(self.folder, "sentinel.conf")
 
     @property
     def address(self) -> tuple[str, int]:
-        return HOST, self.port
+        """Where clients ask it: by TLS if it has certificates."""
+        return HOST, self.tls_port or self.port
 
     def configure(self, lines: list[str]) -> None:
         own = [f"bind {HOST}", f"port {self.port}", f"dir {quoted(self.folder)}", f"sentinel myid {self.identity}"]
+        if self._certificates:
+            own += [*tls_lines(self._certificates, self.tls_port), f"sentinel announce-port {self.tls_port}"]
         Path(self._config).write_text("\n".join([*own, *lines, ""]), "utf-8")
 
     def command(self) -> list[str]:
@@ -38,7 +50,7 @@ class Sentinel(Server):
         return bool(self.cli("PING") == "PONG")
 
     def cli(self, *words: Word) -> Any:
-        with Connection(socket.create_connection(self.address, PATIENCE)) as connection:
+        with Connection(socket.create_connection((HOST, self.port), PATIENCE)) as connection:
             return connection.call(*words)
 
 
@@ -65,7 +77,7 @@ class Sentinels(Group):
         super().__init__()
         first = RedisServer(**options)
         self.servers = [first, RedisServer(replica_of=first, **options)]
-        self.sentinels = [Sentinel() for _ in range(count)]
+        self.sentinels = [Sentinel(options.get("certificates")) for _ in range(count)]
         self._down_after_ms = down_after_ms
 
     @property
@@ -88,7 +100,7 @@ class Sentinels(Group):
 
     def _named_by(self, sentinel: Sentinel) -> RedisServer:
         _, port = sentinel.cli("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)
-        return next(server for server in self.servers if server.port == int(port))
+        return next(server for server in self.servers if _port(server) == int(port))
 
     def set_up(self) -> None:
         self.start_all(self.servers)
@@ -98,13 +110,13 @@ class Sentinels(Group):
         for sentinel in self.sentinels:
             sentinel.configure(
                 [
-                    f"sentinel monitor {self.name} {HOST} {master.port} {quorum}",
+                    f"sentinel monitor {self.name} {HOST} {_port(master)} {quorum}",
                     f"sentinel down-after-milliseconds {self.name} {self._down_after_ms}",
                     f"sentinel failover-timeout {self.name} 2000",
                     *([f"sentinel auth-pass {self.name} {quoted(master.password)}"] if master.password else []),
-                    f"sentinel known-replica {self.name} {HOST} {replica.port}",
+                    f"sentinel known-replica {self.name} {HOST} {_port(replica)}",
                     *(
-                        f"sentinel known-sentinel {self.name} {HOST} {other.port} {other.identity}"
+                        f"sentinel known-sentinel {self.name} {HOST} {other.address[1]} {other.identity}"
                         for other in self.sentinels
                         if other is not sentinel
                     ),
@@ -126,3 +138,8 @@ class Sentinels(Group):
             replica = dict(zip(flat[::2], flat[1::2], strict=True))
             return bool(replica["flags"] == "slave" and replica["master-link-status"] == "ok")
         return False
+
+
+def _port(server: RedisServer) -> int:
+    """The port that sentinels know a server by."""
+    return server.tls_port or server.port

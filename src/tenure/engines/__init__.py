@@ -21,6 +21,7 @@ ENGINES: Final = {
     "rediss": "tenure.engines.redis",
     "redis+unix": "tenure.engines.redis",
     "redis+sentinel": "tenure.engines.redis",
+    "rediss+sentinel": "tenure.engines.redis",
 }
 """URL scheme to module. Each has `connect(url, namespace) -> Engine`, which checks the URL and touches nothing."""
 
