@@ -228,6 +228,37 @@ def test_a_server_has_work_before_the_turn_of_the_loop_is_over() -> None:
         aio(scene, peer)
 
 
+def test_who_asks_in_the_moment_of_connecting_shares_that_connection() -> None:
+    """Two connections for one queue of requests would give one's replies to another's sender."""
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        opened: list[asyncio.Future[Any]] = []
+
+        def run_in_executor(*_: Any) -> asyncio.Future[Any]:
+            opened.append(loop.create_future())
+            return opened[-1]
+
+        wire = AioWire(lambda _: pytest.fail("the test connects"), loop)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "run_in_executor", run_in_executor)
+            first = asyncio.create_task(ask(wire))
+            await asyncio.sleep(0)
+            # Connected, and nobody has been told yet.
+            opened[0].set_result(Pipe(peer))
+            asking = ask(wire)
+            asking.send(None)
+            assert len(opened) == 1
+            second = asyncio.create_task(asking)
+            peer.say(reply(b"1") + reply(b"2"))
+            assert sorted([await first, await second]) == [[b"1"], [b"2"]]
+        wire.shut()
+        await asyncio.sleep(0)
+
+    with Peer() as peer:
+        asyncio.run(scenario())
+
+
 # -- the end of a connection -------------------------------------------------------------------------------------------
 
 

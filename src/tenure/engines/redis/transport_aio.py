@@ -87,13 +87,18 @@ class AioWire:
         while self._pipe is None:
             if self._is_shut:
                 raise StoreUnavailable("this client was closed")
-            if self._opening is None or self._opening.done():
+            if self._opening is None:
                 # Connecting blocks, and the loop must not. Shielded: a cancelled caller does not cancel it for others.
                 self._opening = self._loop.run_in_executor(None, self._open, timeout)
                 self._opening.add_done_callback(self._opened)
-            await asyncio.shield(self._opening)
+            if self._opening.done():
+                # `_opened` is about to be called. Another connection now would answer the same queue of requests.
+                await asyncio.sleep(0)
+            else:
+                await asyncio.shield(self._opening)
 
     def _opened(self, opening: asyncio.Future[Pipe]) -> None:
+        self._opening = None
         if opening.cancelled() or opening.exception() is not None:
             return  # whoever waits is told
         pipe = opening.result()
