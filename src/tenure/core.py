@@ -115,6 +115,7 @@ class Core:
         self.authority = f"{run(keeper_store.authority(OPEN_MOST))}/{self.settings.namespace}"
         ledger = Ledger(runtime, native.NativeInbox(), self._card, self._observe, self.settings.skew)
         ledger.watched = self._on_event is not None
+        ledger.part = self.engine.part
         self.store, ledger.mailbox = connect(self.engine)
         self.ledger = ledger
         self._done = native.mutex()
@@ -123,7 +124,7 @@ class Core:
 
     def _keep(self, ledger: Ledger, store: QueueStore, done: object) -> None:
         try:
-            run(keep(ledger, store, self.engine.tend))
+            run(keep(ledger, store, self.engine.tend, self.engine.beats))
         except BaseException:  # noqa: BLE001 - it is the end of this thread, and is logged
             # Nothing renews from here on: every lease is lost at its deadline, which `held` sees by itself.
             logger().critical("the keeper failed; leases of this client end at their deadlines", exc_info=True)

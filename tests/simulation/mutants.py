@@ -57,6 +57,7 @@ MUTANTS: Final = (
         "False",
     ),
     Mutant("A2", "what the store brought back is kept", KEEP, "for ref in orphans:", "for ref in orphans[:0]:"),
+    Mutant("A2", "an unanswered heartbeat reconciles", KEEP, " or not renewal.is_answered", "", "liveness"),
     Mutant("A3", "a late renewal counts", LEDGER, "elif now >= session.deadline:", "elif False:", faults="pause"),
     Mutant(
         "A3",
@@ -78,7 +79,7 @@ MUTANTS: Final = (
         "A4",
         "a renewal waits past the deadline",
         KEEP,
-        "patience = min(session.patience, max(0.001, session.deadline - sent))",
+        "patience = min(session.patience, max(0.001, session.deadline - self.sent))",
         "patience = 9e9",
     ),
     Mutant("A4", "the keeper does not look at the clock", KEEP, "now >= session.deadline and session.claims", "False"),
@@ -103,7 +104,8 @@ MUTANTS: Final = (
         "B2",
         "debts are paid once",
         KEEP,
-        "            _postpone(ledger, due)\n            return",
+        "            _postpone(ledger, due)\n            silent.add(due[0].claim.session.part)\n"
+        "            if len(silent) >= failures:\n                return silent\n            continue",
         "            pass",
     ),
     Mutant(
@@ -145,7 +147,7 @@ MUTANTS: Final = (
         faults="pause,stall,cut,storm",
         also=("if message.number and (is_known or", "if message.number and (True or"),
     ),
-    Mutant("B4", "grants are not listed", KEEP, "ledger.deliver(beat.granted)", "pass", "liveness"),
+    Mutant("B4", "grants are not listed", KEEP, "self._ledger.deliver(outcome.granted)", "pass", "liveness"),
     Mutant(
         "B5",
         "the latest limit counts",

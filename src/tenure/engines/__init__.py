@@ -7,11 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from tenure.errors import UsageError
+from tenure.protocols.keep import one_by_one
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tenure.findings import Examination
     from tenure.model import Seconds
     from tenure.ports import Mailbox, QueueStore, Runtime
+    from tenure.protocols.keep import Renewal
     from tenure.runtimes.aio import AioRuntime
 
 ENGINES: Final = {
@@ -89,6 +93,17 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def aio_mailbox(self, runtime: AioRuntime) -> Mailbox:
         """The mailbox, for waiting tasks."""
+
+    def part(self, name: str) -> str:  # noqa: ARG002 - most engines are one part
+        """The part of the store in which a name lives; what the ids of sessions there end with. After `open`.
+
+        Each part has sessions, heartbeats and a life of its own, and so may fail alone.
+        """
+        return ""
+
+    async def beats(self, store: QueueStore, renewals: Sequence[Renewal]) -> None:
+        """Send the heartbeats that are due; as `keep.Beats`."""
+        await one_by_one(store, renewals)
 
     def tend(self) -> None:  # noqa: B027 - most engines have nothing to tend
         """Housekeeping after each heartbeat, in the keeper's thread; must not block."""

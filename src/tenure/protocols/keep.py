@@ -7,6 +7,7 @@ Does not promise to be on time: it is a thread like any other. That is why `held
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from tenure.errors import OutcomeUnknown, SetupError, StoreUnavailable
@@ -15,8 +16,7 @@ from tenure.observe.events import Renewed, Suspect
 from tenure.protocols.records import CLOSED, GRANTED, HELD, WAITING, Claim, Debt, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from tenure.model import Seconds
     from tenure.ports import Beat, ClaimRef, QueueStore, SessionFacts
     from tenure.protocols.ledger import Ledger
 
@@ -36,13 +36,65 @@ class Stop:
     """Put into the inbox to end the keeper; it closes what is left first."""
 
 
-async def keep(ledger: Ledger, store: QueueStore, tend: Callable[[], None] = lambda: None) -> None:
+Failure = StoreUnavailable | OutcomeUnknown | SetupError
+"""What a request of the keeper's may end in; no reason for it to end itself."""
+
+
+class Renewal:
+    """One heartbeat that is due: `begin`, send it, `end` with what came of it. A failure is not a loss."""
+
+    def __init__(self, ledger: Ledger, session: Session) -> None:
+        self._ledger = ledger
+        self.session = session
+        self.sent = ledger.runtime.now()
+        self.is_answered = False
+
+    def begin(self) -> tuple[str, Seconds, bool, Seconds]:
+        """What `QueueStore.heartbeat` takes. It is sent next: from here the engine may count (A1)."""
+        session = self.session
+        self.sent = self._ledger.runtime.now()
+        # Never past the deadline: a renewal in flight must not hide the end of the lease (A4).
+        patience = min(session.patience, max(0.001, session.deadline - self.sent))
+        with self._ledger.mutex:
+            # Callers come and go meanwhile, and a dictionary that changes under a loop would end this thread.
+            waiting = any(c.phase is WAITING for c in self._ledger.waiting)
+        return session.card.id, session.ttl, waiting, patience
+
+    def end(self, outcome: Beat | Failure) -> None:
+        """It was answered, or was not."""
+        if isinstance(outcome, Exception):
+            _failed(self._ledger, self.session, outcome)
+        elif outcome.over:
+            self._ledger.ended(self.session, outcome)
+        else:
+            self.is_answered = True
+            _renewed(self._ledger, self.session, outcome, self.sent)
+            self._ledger.deliver(outcome.granted)
+
+
+Beats = Callable[["QueueStore", Sequence[Renewal]], Awaitable[None]]
+"""How heartbeats that are due at the same time are sent. Each is ended as soon as its answer has come."""
+
+
+async def one_by_one(store: QueueStore, renewals: Sequence[Renewal]) -> None:
+    """For a store that is one server: while it is silent, no other request of the keeper's is answered either."""
+    for renewal in renewals:
+        try:
+            renewal.end(await store.heartbeat(*renewal.begin()))
+        except (StoreUnavailable, OutcomeUnknown, SetupError) as error:
+            renewal.end(error)
+
+
+async def keep(
+    ledger: Ledger, store: QueueStore, tend: Callable[[], None] = lambda: None, beats: Beats = one_by_one
+) -> None:
     """Keep a client's sessions until told to stop.
 
     Args:
         ledger: what to keep.
         store: the keeper's own connection, so that a slow caller never holds up a heartbeat.
-        tend: called after each heartbeat, for the engine's own housekeeping; must not block.
+        tend: called after each round of heartbeats, for the engine's own housekeeping; must not block.
+        beats: sends the heartbeats, of which there is one for each part of the store that is in use.
     """
     while True:
         due = _due(ledger)
@@ -57,8 +109,10 @@ async def keep(ledger: Ledger, store: QueueStore, tend: Callable[[], None] = lam
             elif isinstance(item, Claim):
                 _dropped(ledger, item)
         _expire(ledger)
-        for session in _to_renew(ledger):
-            await renew(ledger, store, session)
+        due_now = [Renewal(ledger, session) for session in _to_renew(ledger)]
+        if due_now:
+            await beats(store, due_now)
+            await _reconcile_all(ledger, store, due_now)
             tend()
         await _pay(ledger, store)
         await _retire(ledger, store)
@@ -123,29 +177,6 @@ def _to_renew(ledger: Ledger) -> list[Session]:
         ]
 
 
-async def renew(ledger: Ledger, store: QueueStore, session: Session) -> None:
-    """One heartbeat. A failure is not a loss; a passed deadline is."""
-    runtime = ledger.runtime
-    sent = runtime.now()
-    # Never past the deadline: a renewal in flight must not hide the end of the lease (A4).
-    patience = min(session.patience, max(0.001, session.deadline - sent))
-    with ledger.mutex:
-        # Callers come and go meanwhile, and a dictionary that changes under a loop would end this thread.
-        waiting = any(c.phase is WAITING for c in ledger.waiting)
-    try:
-        beat = await store.heartbeat(session.card.id, session.ttl, waiting, patience)
-    except (StoreUnavailable, OutcomeUnknown, SetupError) as error:
-        _failed(ledger, session, error)
-        return
-    if beat.over:
-        ledger.ended(session, beat)
-        return
-    _renewed(ledger, session, beat, sent)
-    ledger.deliver(beat.granted)
-    if session.changed is not None and session.over is None:
-        await _reconcile(ledger, store, session, session.changed, sent)
-
-
 def _failed(ledger: Ledger, session: Session, error: Exception) -> None:
     with ledger.mutex:
         now = ledger.runtime.now()
@@ -167,12 +198,31 @@ def _renewed(ledger: Ledger, session: Session, beat: Beat, sent: Instant) -> Non
     ledger.flush()
 
 
-async def _reconcile(ledger: Ledger, store: QueueStore, session: Session, facts: SessionFacts, sent: Instant) -> None:
+async def _reconcile_all(ledger: Ledger, store: QueueStore, renewals: list[Renewal]) -> None:
+    """Reconcile the sessions whose heartbeats told of a change; after a failure, the others a little later."""
+    may_ask = True
+    for renewal in renewals:
+        session, sent = renewal.session, renewal.sent
+        # Only the facts of an answered heartbeat: one without an answer may have extended nothing (A1).
+        if session.changed is None or session.over is not None or not renewal.is_answered:
+            continue
+        if may_ask:
+            # Were each of them to wait for a silent server in turn, those of the others would not be renewed in time.
+            may_ask = await _reconcile(ledger, store, session, session.changed, sent)
+        else:
+            with ledger.mutex:
+                session.next_beat = ledger.runtime.now()
+
+
+async def _reconcile(ledger: Ledger, store: QueueStore, session: Session, facts: SessionFacts, sent: Instant) -> bool:
     """Look each own claim up in its queue after a steal or another life of the store (A2).
 
     The heartbeat that answered `facts`, sent at `sent`, counts then: what is found in the queues after it stands under
     the session that it extended. Were another heartbeat needed, a server that evicts all the time would have changed
     again by then, and every lease would end at its deadline.
+
+    Returns:
+        Whether it was answered.
     """
     known = session.facts
     reason = LossReason.STORE_LOST if known is None or known.life != facts.life else LossReason.STOLEN
@@ -191,7 +241,7 @@ async def _reconcile(ledger: Ledger, store: QueueStore, session: Session, facts:
             _lose_missing(ledger, [c for c, there in zip(batch, stands, strict=True) if not there], reason)
     except (StoreUnavailable, OutcomeUnknown, SetupError) as error:
         _failed(ledger, session, error)
-        return
+        return False
     with ledger.mutex:
         now = ledger.runtime.now()
         if session.changed == facts:
@@ -206,6 +256,7 @@ async def _reconcile(ledger: Ledger, store: QueueStore, session: Session, facts:
         for ref in orphans:
             _owe_orphan(ledger, session, ref, now)
     ledger.inbox.put(None)
+    return True
 
 
 def _lose_missing(ledger: Ledger, claims: list[Claim], reason: LossReason) -> None:
@@ -227,15 +278,27 @@ def _owe_orphan(ledger: Ledger, session: Session, ref: ClaimRef, now: Instant) -
     ledger.debts[orphan] = Debt(orphan, ledger.bill(orphan, clean=False), now)
 
 
-async def _pay(ledger: Ledger, store: QueueStore) -> None:
-    """Close what is owed, in batches, until each is answered (B2)."""
+async def _pay(ledger: Ledger, store: QueueStore, failures: int = 1) -> set[str]:
+    """Close what is owed, in batches, until each is answered (B2).
+
+    Args:
+        ledger: whose debts.
+        store: whom they are owed.
+        failures: after how many to leave the rest for later, so that the next heartbeats are not late.
+
+    Returns:
+        The parts of the store that did not answer.
+    """
+    silent: set[str] = set()
     while True:
         with ledger.mutex:
             now = ledger.runtime.now()
-            due = [d for d in ledger.debts.values() if d.not_before <= now][:BATCH]
+            owed = [d for d in ledger.debts.values() if d.not_before <= now and d.claim.session.part not in silent]
+            # One part at a time: what another one does not answer is not repeated here.
+            due = [d for d in owed if d.claim.session.part == owed[0].claim.session.part][:BATCH]
             ends = [s.deadline - now for s in ledger.sessions if s.over is None and s.opened and s.claims]
         if not due:
-            return
+            return silent
         # Not past a deadline: a loss must be told on time (A4).
         patience = max(0.001, min([d.claim.session.patience for d in due] + ends))
         closings = [
@@ -247,7 +310,10 @@ async def _pay(ledger: Ledger, store: QueueStore) -> None:
             await store.close(closings, patience)
         except (StoreUnavailable, OutcomeUnknown, SetupError):
             _postpone(ledger, due)
-            return
+            silent.add(due[0].claim.session.part)
+            if len(silent) >= failures:
+                return silent
+            continue
         with ledger.mutex:
             for debt in due:
                 if ledger.debts.get(debt.claim) is debt:
@@ -301,9 +367,11 @@ async def _shut(ledger: Ledger, store: QueueStore) -> None:
         for debt in ledger.debts.values():
             debt.not_before = now
     ledger.flush()
-    await _pay(ledger, store)
+    silent = await _pay(ledger, store, failures=len(sessions) + 1)
     for session in opened:
+        if session.part in silent:
+            continue  # its ttl ends it
         try:
             await store.end(session.card.id, session.patience)
         except (StoreUnavailable, OutcomeUnknown, SetupError):
-            continue
+            silent.add(session.part)

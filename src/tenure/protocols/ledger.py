@@ -29,6 +29,10 @@ MARGIN: Final = 0.002
 """Seconds taken off every deadline for the engine's and the kernel's granularity (A1)."""
 
 
+def _whole(name: str) -> str:  # noqa: ARG001 - a store that has no parts
+    return ""
+
+
 class Ledger:
     """Sessions, claims and debts of one client."""
 
@@ -48,7 +52,11 @@ class Ledger:
         self.watched = False
         """Whether anybody wants the events of every cycle; the rare ones are always made."""
         self.closing = False
+        self.part: Callable[[str], str] = _whole
+        """The part of the store in which a name lives: each has sessions of its own, whose ids end with it."""
         self.sessions: list[Session] = []
+        self._current: dict[str, Session] = {}
+        """By part: the session that new claims enter."""
         self.debts: dict[Claim, Debt] = {}
         # The keeper looks at these each second, and never at all the leases: there may be ten thousand.
         self.pending: dict[Claim, None] = {}
@@ -89,7 +97,7 @@ class Ledger:
             if self.closing:
                 # Looked at under the mutex: what is registered after the keeper's last look would be nobody's.
                 raise UsageError("this client is closed; open another")
-            session = self._session(now)
+            session = self._session(self.part(name), now)
             session.last_claim += 1
             claim = Claim(session, session.last_claim, name, mode, now)
             session.claims[claim.id] = claim
@@ -98,15 +106,14 @@ class Ledger:
             self.flush()
         return claim
 
-    def _session(self, now: Instant) -> Session:
-        if self.sessions:
-            session = self.sessions[-1]
-            if session.over is None and not session.retired:
-                if not session.opened or now < session.deadline:
-                    return session
-                # It had no lease (a lease would have latched it), so nobody renewed it: it is left to end (A5).
-                self.finish(session, LossReason.DEADLINE, now)
-        session = Session(self._card(self.runtime.new_id()))
+    def _session(self, part: str, now: Instant) -> Session:
+        session = self._current.get(part)
+        if session is not None and session.over is None and not session.retired:
+            if not session.opened or now < session.deadline:
+                return session
+            # It had no lease (a lease would have latched it), so nobody renewed it: it is left to end (A5).
+            self.finish(session, LossReason.DEADLINE, now)
+        session = self._current[part] = Session(self._card(self.runtime.new_id() + part), part)
         self.sessions = [s for s in self.sessions if s.over is None or s.claims]
         self.sessions.append(session)
         return session
@@ -421,6 +428,7 @@ class Ledger:
                     claim.lost = claim.lost or LossReason.FORKED
                     claim.phase = CLOSED
         self.sessions, self._after, self.reader = [], [], None
+        self._current.clear()
         self.debts.clear()
         self.pending.clear()
         self.bounded.clear()

@@ -114,8 +114,10 @@ class Claim:
 class Session:
     """A client's liveness in the engine, as the client sees it. Its id is used once; its end is latched (A3)."""
 
-    def __init__(self, card: SessionCard) -> None:
+    def __init__(self, card: SessionCard, part: str = "") -> None:
         self.card = card
+        self.part = part
+        """The part of the store in which it lives (`Ledger.part`)."""
         self.ttl = card.ttl
         self.deadline = NEVER
         self.opened = False
