@@ -33,12 +33,24 @@ text = arguments.text
 count = arguments.count
 
 
-class RedisClient(Protocol):
-    """A client of redis-py or valkey-py, blocking or asyncio."""
+class RedisServerClient(Protocol):
+    """A client of one server, or of the master that sentinels name."""
 
     @property
     def connection_pool(self) -> Any:
         """Whose settings are copied."""
+
+
+class RedisClusterClient(Protocol):
+    """A client of a cluster."""
+
+    @property
+    def nodes_manager(self) -> Any:
+        """Whose settings are copied."""
+
+
+RedisClient = RedisServerClient | RedisClusterClient
+"""A client of redis-py or valkey-py, blocking or asyncio."""
 
 
 class Settings(NamedTuple):
@@ -77,7 +89,7 @@ def settings(
     options: dict[str, str] = {}
     if isinstance(url, str):
         url, options = split_options(url)
-    elif not hasattr(url, "connection_pool"):
+    elif not hasattr(url, "connection_pool") and not hasattr(url, "nodes_manager"):
         raise UsageError(f"url: a string or a Redis client is needed, not {type(url).__name__}")
     if ttl is None and (given := options.get("ttl") or os.environ.get("TENURE_TTL")):
         ttl = number("ttl", given)

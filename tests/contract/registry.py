@@ -10,10 +10,12 @@ import contextlib
 import functools
 import itertools
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
 
 from tests.servers import certificates, redis
 from tests.servers.certificates import make_certificates
 from tests.servers.redis import RedisServer
+from tests.servers.redis_cluster import RedisCluster
 from tests.servers.redis_sentinels import Sentinels
 
 if TYPE_CHECKING:
@@ -100,6 +102,27 @@ def _redis_sentinel_tls(folder: Path) -> Iterator[Callable[[], str]]:
         yield lambda: f"rediss+sentinel://{hosts}/{sentinels.name}/{next(_serial)}?ca={made.authority}"
 
 
+@contextlib.contextmanager
+def _redis_cluster(folder: Path) -> Iterator[Callable[[], str]]:
+    with RedisCluster() as cluster:
+        yield functools.partial(_emptied, cluster, "redis+cluster://")
+
+
+@contextlib.contextmanager
+def _redis_cluster_tls(folder: Path) -> Iterator[Callable[[], str]]:
+    made = make_certificates(folder)
+    with RedisCluster(certificates=made, password="a:b@c") as cluster:  # noqa: S106 - a test's
+        yield functools.partial(_emptied, cluster, "rediss+cluster://:a%3Ab%40c@", f"?ca={quote(made.authority)}")
+
+
+def _emptied(cluster: RedisCluster, scheme: str, options: str = "") -> str:
+    """A cluster has no databases, so each test has the whole of it."""
+    for master in cluster.masters:
+        master.cli("FLUSHALL")
+    hosts = ",".join(f"{node.host}:{node.tls_port or node.port}" for node in cluster.masters)
+    return f"{scheme}{hosts}{options}"
+
+
 REGISTRY: dict[str, Registered] = {
     "memory": Registered("memory://", _memory, frozenset({"fifo", "shared", "semaphore"}), multi_process=False),
     "sqlite": Registered(
@@ -125,6 +148,22 @@ REGISTRY: dict[str, Registered] = {
     "rediss+sentinel": Registered(
         "rediss+sentinel://example/service",
         _redis_sentinel_tls,
+        _REDIS,
+        multi_process=True,
+        conditional=_DURABLE,
+        missing=_no_tls,
+    ),
+    "redis+cluster": Registered(
+        "redis+cluster://example",
+        _redis_cluster,
+        _REDIS,
+        multi_process=True,
+        conditional=_DURABLE,
+        missing=redis.missing,
+    ),
+    "rediss+cluster": Registered(
+        "rediss+cluster://example",
+        _redis_cluster_tls,
         _REDIS,
         multi_process=True,
         conditional=_DURABLE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,9 +62,12 @@ async def test_a_wait_is_claimed_and_one_that_gives_up_abandoned(face: Face) -> 
 
 async def test_heartbeats_are_told(face: Face) -> None:
     events: list[Event] = []
-    client = face.client(ttl=0.3, on_event=events.append)
-    await face(client.lock("one").acquire)
-    await face(client.lock("two").acquire)
+    client = face.client(ttl=0.9, on_event=events.append)
+    lease = await face(client.lock("one").acquire)
+    part, names = client._core.engine.part, (f"two {n}" for n in itertools.count())
+    # A store of several parts renews in each of them.
+    other = next(name for name in names if part(client._core.key(name)) == part(lease._claim.name))
+    await face(client.lock(other).acquire)
     renewed = await face.eventually(lambda: of(Renewed, events)[1:], "two renewals")
     assert renewed[0].name == ""
     assert renewed[0].leases == 2
@@ -117,7 +121,7 @@ async def test_an_engine_that_cannot_be_reached_costs_the_lease_at_its_deadline(
     face: Face, caplog: pytest.LogCaptureFixture
 ) -> None:
     events: list[Event] = []
-    client = face.client(ttl=0.4, on_event=events.append)
+    client = face.client(ttl=0.9, on_event=events.append)
     cut = CutOff(client)
     lease = await face(client.lock("name").acquire)
     cut.off = True
@@ -174,17 +178,13 @@ class CutOff:
     def __init__(self, client: Any) -> None:
         self.off = False
         engine = client._core.engine
-        make = engine.keeper_store
+        self._beats = engine.beats
+        engine.beats = self.beats
 
-        def keeper_store(runtime: Any) -> Any:
-            store = make(runtime)
-            self._heartbeat = store.heartbeat
-            store.heartbeat = self.heartbeat
-            return store
-
-        engine.keeper_store = keeper_store
-
-    async def heartbeat(self, *arguments: Any) -> Any:
-        if self.off:
-            raise StoreUnavailable("cut off by the test")
-        return await self._heartbeat(*arguments)
+    async def beats(self, store: Any, renewals: Any) -> None:
+        if not self.off:
+            await self._beats(store, renewals)
+            return
+        for renewal in renewals:
+            renewal.begin()
+            renewal.end(StoreUnavailable("cut off by the test"))

@@ -56,6 +56,9 @@ def socket_wire(server: RedisServer) -> Iterator[SocketWire]:
         wire.disconnect()
 
 
+LONG = 60.0
+"""A ttl that no test outlasts."""
+
 # -- clients, watched -------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,8 @@ import redis.sentinel
 from redis import exceptions
 
 from tenure.engines.redis import dial as dialing
-from tenure.engines.redis.dial import Dialer, Link, access, dialer, explain, from_client
+from tenure.engines.redis.clients import from_client
+from tenure.engines.redis.dial import Dialer, Link, access, dialer, explain
 from tenure.engines.redis.url import parse
 from tenure.errors import (
     IncompatibleStore,
@@ -387,7 +388,6 @@ def test_what_cannot_be_copied_is_refused() -> None:
         (object(), "not object"),
         ("redis://h", "not str"),
         (redis.Redis(connection_pool=pool), "class Own"),
-        (redis.cluster.RedisCluster.__new__(redis.cluster.RedisCluster), "cluster"),
         (redis.Redis(ssl=True, ssl_validate_ocsp=True), "ssl_validate_ocsp"),
     ]:
         with pytest.raises(UsageError, match="client: ") as caught:

@@ -17,12 +17,11 @@ from tenure.model import LeaseState
 from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.protocols.ledger import Ledger
 from tenure.runtimes import native
-from tests.redis.rig import PERIOD, SLACK, TTL, Attempt, Looped, Told, has_paid, listens, through, waits
+from tests.redis.rig import LONG, PERIOD, SLACK, TTL, Attempt, Looped, Told, has_paid, listens, through, waits
 from tests.servers import redis
 from tests.servers.processes import until
 from tests.servers.proxy import Proxy
 from tests.servers.redis import RedisServer
-from tests.servers.resp import frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,44 +31,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(redis.missing() is not None, reason=redis.missing() or "")
 
 PATIENCE: Final = TTL / 6
-LONG: Final = 60.0
-"""A ttl that no test outlasts."""
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def server(shared: RedisServer) -> RedisServer:
-    shared.cli("FLUSHALL")
-    return shared
-
-
-@pytest.fixture
-def proxy(server: RedisServer) -> Iterator[Proxy]:
-    with Proxy(server.address, frame=frame) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def witness(server: RedisServer) -> Iterator[Client]:
-    """A client whose network is sound."""
-    with Client(server.url, ttl=LONG) as client:
-        yield client
-
-
-@pytest.fixture(params=[Client, Looped])
-def client(request: pytest.FixtureRequest, proxy: Proxy) -> Iterator[AnyClient]:
-    """A client behind the proxy, blocking or asyncio, with its connections made."""
-    with request.param(through(proxy), ttl=TTL) as client:
-        client.lock("warm").acquire().release()
-        yield client
-        proxy.heal()
-
-
 # -- faults that pass -------------------------------------------------------------------------------------------------
 
 

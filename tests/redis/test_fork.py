@@ -22,10 +22,9 @@ from tests.faces.test_fork import (  # noqa: F401
     test_preloaded_client_and_forked_workers,
 )
 from tests.servers import redis
-from tests.servers.redis import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from tests.servers.redis import RedisServer
 
 pytestmark = [
     pytest.mark.skipif(redis.missing() is not None, reason=redis.missing() or ""),
@@ -33,18 +32,6 @@ pytestmark = [
 ]
 
 FORKS: Final = ("-W", "ignore::DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def server(shared: RedisServer) -> RedisServer:
-    shared.cli("FLUSHALL")
-    return shared
 
 
 @pytest.fixture

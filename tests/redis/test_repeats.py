@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,56 +10,16 @@ from tenure import AcquireTimeout, Client, OutcomeUnknown
 from tenure.engines.redis.store import RedisStore
 from tenure.engines.redis.transport_blocking import BlockingWire
 from tenure.protocols.ledger import Ledger
-from tests.redis.rig import TTL, Attempt, Looped, has_paid, through
+from tests.redis.rig import LONG, Attempt, has_paid
 from tests.servers import redis
 from tests.servers.processes import until
-from tests.servers.proxy import Proxy
-from tests.servers.redis import RedisServer
-from tests.servers.resp import frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.redis.rig import AnyClient
+    from tests.servers.proxy import Proxy
+    from tests.servers.redis import RedisServer
 
 pytestmark = pytest.mark.skipif(redis.missing() is not None, reason=redis.missing() or "")
-
-LONG: Final = 60.0
-"""A ttl that no test outlasts."""
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def server(shared: RedisServer) -> RedisServer:
-    shared.cli("FLUSHALL")
-    return shared
-
-
-@pytest.fixture
-def proxy(server: RedisServer) -> Iterator[Proxy]:
-    with Proxy(server.address, frame=frame) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def witness(server: RedisServer) -> Iterator[Client]:
-    """A client whose network is sound."""
-    with Client(server.url, ttl=LONG) as client:
-        yield client
-
-
-@pytest.fixture(params=[Client, Looped])
-def client(request: pytest.FixtureRequest, proxy: Proxy) -> Iterator[AnyClient]:
-    """A client behind the proxy, blocking or asyncio, with its connections made."""
-    with request.param(through(proxy), ttl=TTL) as client:
-        client.lock("warm").acquire().release()
-        yield client
-        proxy.heal()
 
 
 def test_an_enqueue_that_arrives_twice_makes_one_claim(client: AnyClient, witness: Client, proxy: Proxy) -> None:

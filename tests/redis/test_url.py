@@ -199,3 +199,10 @@ def test_what_is_shown_names_the_servers(url: str, shown: str) -> None:
 def test_a_url_is_read_without_redis_py() -> None:
     program = "import sys, tenure.engines.redis.url; assert 'redis' not in sys.modules and 'hiredis' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_plus_in_an_option_is_a_plus() -> None:
+    """A blank for it is a rule of web forms, and would change a password or a path."""
+    url, options = split_options("redis+sentinel://h/m?ttl=3&sentinel_password=a+b%2Bc")
+    assert parse(url).sentinel_login == Credentials(None, "a+b+c")
+    assert options == {"ttl": "3"}

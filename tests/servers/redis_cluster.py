@@ -131,7 +131,7 @@ class RedisCluster(Group):
             node.cli("CLUSTER", "SET-CONFIG-EPOCH", index + 1)
             # All pairs, as gossip alone takes seconds to make them known.
             for other in nodes[:index]:
-                node.cli("CLUSTER", "MEET", HOST, other.port, other.bus_port)
+                node.cli("CLUSTER", "MEET", HOST, other.tls_port or other.port, other.bus_port)
         for index, master in enumerate(self.masters):
             first, beyond = (SLOTS * place // len(self.masters) for place in (index, index + 1))
             master.cli("CLUSTER", "ADDSLOTSRANGE", first, beyond - 1)

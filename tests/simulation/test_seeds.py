@@ -34,14 +34,16 @@ LEAST: Final = {
 """What each part of the budget must have seen; a run that tried less proves nothing."""
 
 
-@pytest.mark.parametrize(
-    ("mode", "first"), [(mode, first) for mode, seeds in BUDGET.items() for first in range(0, seeds, PART)]
-)
-def test_no_seed_violates_a_rule(mode: str, first: int) -> None:
+WHOLE: Final = [(mode, first, 1) for mode, seeds in BUDGET.items() for first in range(0, seeds, PART)]
+IN_PARTS: Final = [(mode, 0, 3) for mode in BUDGET]
+
+
+@pytest.mark.parametrize(("mode", "first", "parts"), WHOLE + IN_PARTS)
+def test_no_seed_violates_a_rule(mode: str, first: int, parts: int) -> None:
     counts: Counter[str] = Counter()
     for seed in range(first, first + PART):
-        simulation, violations = run_seed(seed, mode)
-        assert violations == [], f"python -m tenure.testing.simulate --seeds {seed} --mode {mode}"
+        simulation, violations = run_seed(seed, mode, parts=parts)
+        assert violations == [], f"python -m tenure.testing.simulate --seeds {seed} --mode {mode} --parts {parts}"
         counts.update(simulation.history.counts)
     short = {what: counts[what] for what, least in LEAST[mode].items() if counts[what] < least}
     assert short == {}, "too little happened for this run to prove anything"

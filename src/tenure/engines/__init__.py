@@ -26,6 +26,8 @@ ENGINES: Final = {
     "redis+unix": "tenure.engines.redis",
     "redis+sentinel": "tenure.engines.redis",
     "rediss+sentinel": "tenure.engines.redis",
+    "redis+cluster": "tenure.engines.redis",
+    "rediss+cluster": "tenure.engines.redis",
 }
 """URL scheme to module. Each has `connect(url, namespace) -> Engine`, which checks the URL and touches nothing."""
 

@@ -58,6 +58,8 @@ class SimClient:
         self.ledger = Ledger(self.runtime, self.inbox, self._card, self._on_event)
         self.mailbox = SimMailbox(self.process, network, self.runtime.signal())
         self.ledger.mailbox = self.mailbox
+        if plan.parts > 1:
+            self.ledger.part = lambda name: f".{sum(name.encode()) % plan.parts}"
         self.ledger.watched = True
         network.mailboxes[name] = self.mailbox
         self.store = SimStore(self.process, network, name)

@@ -56,6 +56,8 @@ class Plan(NamedTuple):
     dead_after: float | None
     kinds: frozenset[str]
     faults: tuple[Fault, ...]
+    parts: int = 1
+    """Over how many parts each client takes the names to be spread, with sessions of their own."""
 
 
 def weather(rng: Random, ttl: float, badness: float) -> Weather:

@@ -1,6 +1,6 @@
 """The Redis engine: locks between the hosts that share one Redis, Valkey or compatible server.
 
-Status: production, on a single server and behind Sentinel.
+Status: production, on a single server, behind Sentinel and on a cluster.
 Promises: first come, first served; one request to acquire, one to release, one push to hand over; a lease ends at its
 ttl, a crash included; whatever the server forgets, its holders are told at their next contact with it, and tokens keep
 rising as long as its clock then reads more than the largest token given.
@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tenure.engines.redis.url import CLUSTER, parse
-from tenure.errors import UsageError
 
 if TYPE_CHECKING:
     from tenure.engines import Engine
@@ -23,7 +22,11 @@ def connect(url: str, namespace: str) -> Engine:
     """Make the engine of a URL of Redis; no I/O. Only a URL that is right imports redis-py."""
     parsed = parse(url)
     if parsed.kind == CLUSTER:
-        raise UsageError("url: redis+cluster:// is not in this release")
+        from tenure.engines.redis.cluster import Cluster
+        from tenure.engines.redis.dial import access
+        from tenure.engines.redis.engine_cluster import ClusterEngine
+
+        return ClusterEngine(Cluster(access(parsed), parsed.hosts), namespace, parsed.partitions)
     from tenure.engines.redis.dial import dialer
     from tenure.engines.redis.engine import RedisEngine
 
@@ -32,7 +35,14 @@ def connect(url: str, namespace: str) -> Engine:
 
 def connect_like(client: object, namespace: str) -> Engine:
     """Make the engine of the server that a client object talks to; no I/O."""
-    from tenure.engines.redis.dial import from_client
+    from tenure.engines.redis.clients import cluster_of, from_client
+
+    nodes = cluster_of(client)
+    if nodes is not None:
+        from tenure.engines.redis.cluster import Cluster
+        from tenure.engines.redis.engine_cluster import ClusterEngine
+
+        return ClusterEngine(Cluster(*nodes), namespace, None)
     from tenure.engines.redis.engine import RedisEngine
 
     return RedisEngine(from_client(client), namespace)

@@ -36,19 +36,6 @@ if TYPE_CHECKING:
 CLIENT_NAME: Final = "tenure"
 """How CLIENT LIST shows our connections."""
 
-_TCP: Final = "Connection"
-_TLS: Final = "SSLConnection"
-_UNIX: Final = "UnixDomainSocketConnection"
-
-_CLIENT_OPTIONS: Final = frozenset(
-    {"username", "password", "credential_provider", "protocol", "socket_keepalive_options", "socket_type"}
-)
-_TLS_OPTIONS: Final = frozenset(
-    {
-        "ssl_keyfile", "ssl_certfile", "ssl_password", "ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path",
-        "ssl_check_hostname", "ssl_min_version", "ssl_ciphers", "ssl_include_verify_flags", "ssl_exclude_verify_flags",
-    }
-)  # fmt: skip
 _FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _SECRETS: Final = ("password", "ssl_password")
 
@@ -252,13 +239,13 @@ class Watched(Dialer):
         tried: set[Address] = set()
         for place, sentinel in enumerate(sentinels):
             # A sentinel that is silent, or that names a dead master, leaves the others their part of the time.
-            share = _share(until, len(sentinels) - place)
+            end = share(until, len(sentinels) - place)
             try:
-                master = self._ask(sentinel, share)
+                master = self._ask(sentinel, end)
                 if master in tried:
                     continue
                 tried.add(master)
-                connection = self._connect(master, share)
+                connection = self._connect(master, end)
             except (StoreUnavailable, SetupError) as error:
                 problems.append(error)
                 continue
@@ -301,7 +288,8 @@ class Watched(Dialer):
         return found
 
 
-def _share(until: float, among: int) -> float:
+def share(until: float, among: int) -> float:
+    """When the first of several must be done, so that the others have their part of the time until `until`."""
     now = time.monotonic()
     return now + (until - now) / among
 
@@ -338,63 +326,6 @@ def _options(url: RedisUrl, login: Credentials) -> dict[str, Any]:
             "ssl_check_hostname": url.tls.verify,
         }
     return options
-
-
-# -- a client that the user has -------------------------------------------------------------------------------------
-
-
-def from_client(client: Any) -> Dialer:
-    """The dialer of the server that a client of redis-py or valkey-py talks to, blocking or asyncio; no I/O.
-
-    Its settings are copied; its connections are never used. Timeouts, retries, decoding and the cache stay its own.
-
-    Raises:
-        UsageError: it is no such client, or it connects in a way that cannot be copied.
-    """
-    pool = getattr(client, "connection_pool", None)
-    if pool is None:
-        if "Cluster" in type(client).__name__:
-            raise UsageError("client: a cluster's client is not understood yet; give a redis+cluster:// URL")
-        raise UsageError(f"client: a Redis client of redis-py or valkey-py is needed, not {type(client).__name__}")
-    sentinels = getattr(pool, "sentinel_manager", None)
-    if sentinels is None:
-        found, where = _copied(pool)
-        return Standalone(found, where)
-    if not pool.is_master:
-        raise UsageError("client: it talks to replicas; give one that sentinel.master_for() made")
-    found, _ = _copied(pool)
-    copies = [_copied(sentinel.connection_pool) for sentinel in sentinels.sentinels]
-    addresses = [where for _, where in copies if isinstance(where, Address)]
-    if not addresses:
-        raise UsageError("client: its sentinels have no addresses")
-    return Watched(found, addresses, pool.service_name, copies[0][0])
-
-
-def _copied(pool: Any) -> tuple[Access, Address | str]:
-    """A pool's login and address."""
-    cls, settings = pool.connection_class, pool.connection_kwargs
-    kinds = [base.__name__ for base in cls.__mro__ if base.__name__ in (_UNIX, _TLS, _TCP)]
-    # A class of another library may connect in ways that its arguments do not show.
-    if cls.__module__.partition(".")[0] not in ("redis", "valkey") or not kinds:
-        raise UsageError(f"client: connections of the class {cls.__qualname__} cannot be copied; give a URL")
-    tls = kinds[0] == _TLS
-    lost = [
-        name
-        for name, value in settings.items()
-        if value and (name == "redis_connect_func" or (tls and name.startswith("ssl_") and name not in _TLS_OPTIONS))
-    ]
-    if lost:
-        raise UsageError(f"client: its settings {', '.join(lost)} cannot be copied; give a URL")
-    wanted = _CLIENT_OPTIONS | _TLS_OPTIONS if tls else _CLIENT_OPTIONS
-    if kinds[0] == _UNIX:
-        wanted -= {"socket_keepalive_options", "socket_type"}
-    options = {name: value for name, value in settings.items() if name in wanted}
-    if options.get("protocol") is None:
-        options["protocol"] = 2
-    found = Access(options, db=int(settings.get("db") or 0), tls=tls)
-    if kinds[0] == _UNIX:
-        return found, str(settings["path"])
-    return found, Address(str(settings.get("host") or "localhost"), int(settings.get("port") or 6379))
 
 
 # -- what an error means --------------------------------------------------------------------------------------------

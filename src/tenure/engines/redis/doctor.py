@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from tenure.engines.redis.dial import Dialer
     from tenure.model import Seconds
 
+CONDITIONAL: Final = frozenset({"durable_tokens"})
+"""What depends on how the server is set up."""
+
 OLDEST: Final = (6, 2)
 """The oldest Redis on which tenure's scripts are known to work."""
 
@@ -47,11 +50,17 @@ CONNECTIONS: Final = CONNECTIONS_MOST + 2
 def examine(dialer: Dialer, namespace: str, ttl: Seconds) -> Examination:
     """Ask the server and judge; otherwise as `Engine.examine`."""
     facts = ask_all(dialer, namespace)
+    durable = not in_the_way_of_durable_tokens(facts.server)
+    found = (*of_server(facts, ttl), cluster(facts.server), store(facts))
+    return Examination(CONDITIONAL if durable else frozenset[str](), found)
+
+
+def of_server(facts: Facts, ttl: Seconds) -> tuple[Finding, ...]:
+    """What is looked at on each server, alone or one of a cluster's masters."""
     server = facts.server
-    found = (
+    return (
         version(server),
         role(server),
-        cluster(server),
         rights(facts),
         info(server),
         persistence(server),
@@ -59,13 +68,10 @@ def examine(dialer: Dialer, namespace: str, ttl: Seconds) -> Examination:
         replication(server),
         clock_offset(facts, ttl),
         numbers(facts),
-        store(facts),
         round_trip(facts, ttl),
         transport(facts),
         connections(server),
     )
-    durable = frozenset({"durable_tokens"}) if not in_the_way_of_durable_tokens(server) else frozenset[str]()
-    return Examination(durable, found)
 
 
 def require_durable_tokens(dialer: Dialer) -> None:
@@ -237,18 +243,19 @@ def numbers(facts: Facts) -> Finding:
     )
 
 
-def store(facts: Facts) -> Finding:
+def store(facts: Facts, *, on_cluster: bool = False) -> Finding:
     """Whether this release understands what lies there (B12)."""
     if facts.record is None:
         return Finding("format", Grade.OK if facts.is_read else Grade.INFO, "nothing to read yet")
     found = f"format {facts.record.format or '?'}, {facts.record.partitions or '?'} partition(s)"
-    if facts.record.format in map(str, SPOKEN) and facts.record.partitions == "1":
+    if facts.record.format in map(str, SPOKEN) and (on_cluster or facts.record.partitions == "1"):
         return Finding("format", Grade.OK, found)
     return Finding(
         "format",
         Grade.DANGER,
         found,
-        f"Clients of this release refuse it: they speak the formats {', '.join(map(str, SPOKEN))} with one partition.",
+        f"Clients of this release refuse it: they speak the formats {', '.join(map(str, SPOKEN))}"
+        + ("." if on_cluster else " with one partition."),
         "Use a newer release of tenure, or another namespace.",
     )
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import encodings.idna  # noqa: F401 - getaddrinfo imports it late, perhaps while another thread forks
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tenure.engines import Engine
-from tenure.engines.redis.doctor import examine, require_durable_tokens
+from tenure.engines.redis.doctor import CONDITIONAL, examine, require_durable_tokens
 from tenure.engines.redis.life import ASK, QUESTIONS, Life
 from tenure.engines.redis.pipe import Pipe
 from tenure.engines.redis.scripts import STEPS, script
@@ -23,6 +23,8 @@ from tenure.errors import StoreUnavailable
 from tenure.runtimes import native
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from tenure.engines.redis.dial import Dialer
     from tenure.findings import Examination
     from tenure.model import Seconds
@@ -33,12 +35,31 @@ for _name in ("genesis", *STEPS):
     script(_name)  # reading a package's file imports modules too
 
 
+CAPABILITIES = frozenset({"fifo", "shared", "semaphore", "multi_host"})
+
+
+def asked_pipe(dialer: Dialer, timeout: Seconds, note: Callable[[Sequence[Any]], None]) -> Pipe:
+    """Connect, and look whether the server is still the one it was.
+
+    Raises:
+        StoreUnavailable, UnsafeSetup, IncompatibleStore: nothing else was asked.
+    """
+    end = time.monotonic() + timeout
+    pipe = Pipe(dialer.dial(timeout))
+    try:
+        note(pipe.exchange(ASK, QUESTIONS, max(0.001, end - time.monotonic())))
+    except OSError as error:
+        pipe.close()
+        raise StoreUnavailable(f"{dialer.shown} did not answer after connecting: {error}") from error
+    return pipe
+
+
 class RedisEngine(Engine):
     """One client's access to one server: a connection each for callers, keeper and mailbox, made when needed."""
 
     kind = "redis"
-    capabilities = frozenset({"fifo", "shared", "semaphore", "multi_host"})
-    conditional = frozenset({"durable_tokens"})
+    capabilities = CAPABILITIES
+    conditional = CONDITIONAL
     scope = "all hosts that use this server"
 
     def __init__(self, dialer: Dialer, namespace: str) -> None:
@@ -65,15 +86,7 @@ class RedisEngine(Engine):
         return self._address
 
     def _open_pipe(self, timeout: Seconds) -> Pipe:
-        """Connect, and look whether the server is still the one it was."""
-        end = time.monotonic() + timeout
-        pipe = Pipe(self._dialer.dial(timeout))
-        try:
-            self._life.note(pipe.exchange(ASK, QUESTIONS, max(0.001, end - time.monotonic())))
-        except OSError as error:
-            pipe.close()
-            raise StoreUnavailable(f"{self._dialer.shown} did not answer after connecting: {error}") from error
-        return pipe
+        return asked_pipe(self._dialer, timeout, self._life.note)
 
     def store(self, runtime: Runtime) -> QueueStore:
         wire = BlockingWire(self._open_pipe)

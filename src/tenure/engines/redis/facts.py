@@ -22,6 +22,7 @@ from redis.exceptions import ResponseError
 from tenure.engines.redis.dial import Watched, explain
 from tenure.engines.redis.pipe import Pipe
 from tenure.engines.redis.scripts import command
+from tenure.engines.redis.store import genesis_key
 from tenure.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ SAMPLING_MOST: Final = 2.0
 _SETTINGS: Final = (
     "save", "stop-writes-on-bgsave-error", "appendonly", "appendfsync", "no-appendfsync-on-rewrite",
     "maxmemory", "maxmemory-policy", "maxclients", "min-replicas-to-write", "min-replicas-max-lag",
+    "cluster-require-full-coverage", "cluster-node-timeout",
 )  # fmt: skip
 
 _UNFIT: Final = ("LOADING", "BUSY", "NOAUTH")
@@ -239,9 +241,14 @@ class Questions:
             best[0] / 2 if best else 0.0,
         )
 
-    def record(self, namespace: str) -> tuple[Record | None, bool]:
-        """The genesis record, and whether it could be read."""
-        [answer] = self._ask([_words("HMGET", f"{{{namespace}:0}}:genesis", "format", "last", "partitions")])
+    def cluster(self) -> tuple[Mapping[str, str], str]:
+        """The fields of CLUSTER INFO and the lines of CLUSTER NODES; empty if this user may not ask."""
+        told, nodes = self._ask([_words("CLUSTER", "INFO"), _words("CLUSTER", "NODES")])
+        return _fields(told), _text(nodes)
+
+    def record(self, namespace: str, partition: int = 0) -> tuple[Record | None, bool]:
+        """The genesis record of a partition, and whether it could be read."""
+        [answer] = self._ask([_words("HMGET", genesis_key(namespace, partition), "format", "last", "partitions")])
         if not isinstance(answer, list):
             return None, False
         if answer[0] is None:
@@ -249,13 +256,13 @@ class Questions:
         format_, last, partitions = map(_text, answer)
         return Record(format_, int(last) if last.isdigit() else 0, partitions), True
 
-    def rights(self, namespace: str) -> Rights:
+    def rights(self, namespace: str, partition: int = 0) -> Rights:
         """What this user may not do: all that locks need is put into a transaction, which is then discarded."""
         [begun] = self._ask([_words("MULTI")])
         if begun != b"OK":
             # Outside a transaction the commands would be carried out.
             return Rights()
-        key = f"{{{namespace}:0}}:m:doctor"
+        key = f"{{{namespace}:{partition}}}:m:doctor"
         probes = [("EVAL", _words("EVAL", "return 1", "1", key)), ("EVALSHA", _words("EVALSHA", "0" * 40, "1", key))]
         probes += [(name, _words(name, key, *_SHAPES[name])) for name in needed() if name in _SHAPES]
         probes += [("TIME", _words("TIME"))]
@@ -283,8 +290,8 @@ class Questions:
         return answers
 
 
-def ask_all(dialer: Dialer, namespace: str) -> Facts:
-    """Ask everything.
+def ask_all(dialer: Dialer, namespace: str, partition: int = 0) -> Facts:
+    """Ask everything, of the server that has a partition.
 
     Raises:
         StoreUnavailable, UnsafeSetup, IncompatibleStore: the server cannot be asked.
@@ -292,11 +299,11 @@ def ask_all(dialer: Dialer, namespace: str) -> Facts:
     questions = Questions(dialer)
     try:
         server = questions.server()
-        record, is_read = questions.record(namespace)
+        record, is_read = questions.record(namespace, partition)
         return Facts(
             server,
             questions.transport(),
-            questions.rights(namespace),
+            questions.rights(namespace, partition),
             questions.timing(),
             record,
             is_read,

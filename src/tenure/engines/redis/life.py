@@ -41,6 +41,13 @@ class Life:
             self.id = store_id
             self._name()
 
+    def moved(self) -> None:
+        """Another server keeps the store from now on; whether with all of it, nobody has said."""
+        with self._mutex:
+            self._facts = None
+            self._changes += 1
+            self._name()
+
     def note(self, answers: Sequence[Any]) -> None:
         """Take note of the answers to `ASK`; one that is an error (this user may not use INFO) says nothing."""
         with self._mutex:

@@ -84,6 +84,17 @@ class Pipe:
             answers += self.take()
         return answers
 
+    def post(self, payload: bytes, timeout: Seconds) -> None:
+        """Send commands; an `exchange` of nothing reads their replies.
+
+        Raises:
+            OSError: the connection is of no use any more; also TimeoutError.
+        """
+        self._used_at = time.monotonic()
+        while payload := self.send(payload):
+            if time.monotonic() >= self._used_at + timeout:
+                raise TimeoutError
+
     def is_stale(self) -> bool:
         """Whether it was idle for a while and the server has closed it, or says what nobody asked for.
 

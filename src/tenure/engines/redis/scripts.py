@@ -54,7 +54,17 @@ class Script(NamedTuple):
 @cache
 def script(name: str) -> Script:
     """A script by its file's name."""
-    text = b"".join(map(_read, parts(name)))
+    return _script(name, parts(name))
+
+
+@cache
+def script_on_cluster(name: str) -> Script:
+    """A script as the nodes of a cluster run it: not while the slot is on the move."""
+    return _script(name, ("moving", *parts(name)))
+
+
+def _script(name: str, files: tuple[str, ...]) -> Script:
+    text = b"".join(map(_read, files))
     digest = hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
     return Script(name, (b"EVALSHA", digest), (b"EVAL", text))
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from tenure.model import Seconds
     from tenure.ports import Closing, Entry
 
+HASH: Final = "crc32"
+"""How names are spread over partitions: zlib's CRC-32 of the name's UTF-8, modulo their number. Part of the format."""
+
 FORMAT: Final = 1
 SPOKEN: Final = (1,)
 
@@ -68,21 +71,31 @@ class Wire(Protocol):
 
 
 class RedisStore:
-    """As `ports.QueueStore`."""
+    """As `ports.QueueStore`, over one partition of a namespace; a single server has one."""
 
-    def __init__(self, wire: Wire, namespace: str, life: Life, now: Callable[[], Instant]) -> None:
+    _script = staticmethod(script)
+
+    def __init__(self, wire: Wire, namespace: str, life: Life, now: Callable[[], Instant], partition: int = 0) -> None:
+        """Ask nothing yet.
+
+        Args:
+            wire: to the server that has the partition.
+            namespace: part of every name.
+            life: of the partition, shared with the client's other stores of it.
+            now: the runtime's clock.
+            partition: which one it is.
+        """
         self._wire = wire
         self._life = life
         self._now = now
         self._prefix = f"{namespace}:"
-        self._genesis = f"{{{namespace}:0}}:genesis".encode()
+        self._genesis = genesis_key(namespace, partition).encode()
 
     # -- the steps --------------------------------------------------------------------------------------------------
 
     async def enter(self, entry: Entry, timeout: Seconds) -> Place:
         # Taken apart once: a field by its name costs as much as a word of the request.
         card, opening, extend, claim, name, (kind, permits, limit), delay, info, at_once, again = entry
-        # As it is before the request: what another connection learns meanwhile may be of a loss after it (A2).
         life = self._life.value
         sent = self._now()
         reply = await self._step(
@@ -99,7 +112,9 @@ class RedisStore:
         )
         if reply[0] == b"exhausted":
             raise UnsafeSetup("the store has given its last number, 2^53 - 1; its clock was wrong. Nothing was entered")
-        return self._place(reply, sent, card.ttl, life)
+        # A new session begins with the life before the request: what is learnt meanwhile may be of a loss after it. One
+        # that is extended shows the life after it, for the server that answered may be another one (A2).
+        return self._place(reply, sent, card.ttl, life if opening else self._life.value)
 
     async def look(self, ref: ClaimRef, timeout: Seconds) -> Place:
         sent = self._now()
@@ -116,6 +131,9 @@ class RedisStore:
     async def heartbeat(self, session: str, ttl: Seconds, waiting: bool, timeout: Seconds) -> Beat:
         # Asked in one go with the heartbeat: it proves the session, and only with the life of the store its claims.
         reply = await self._step("heartbeat", timeout, session, _us(ttl), _FLAG[waiting], and_life=True)
+        return self._beat(reply, session, ttl)
+
+    def _beat(self, reply: Sequence[bytes], session: str, ttl: Seconds) -> Beat:
         if reply[0] == b"over":
             return Beat(SessionFacts(ttl, self._life.value, 0), (), over=True)
         granted = [Message(session, *map(int, grant)) for grant in _rows(reply[2:], 3)]
@@ -161,7 +179,7 @@ class RedisStore:
     async def _step(self, name: str, timeout: Seconds, *arguments: str | int, and_life: bool = False) -> list[bytes]:
         """Run a script in this life of the store, about which one more question may be asked with it; the reply."""
         until, left = self._now() + timeout, timeout
-        wanted = script(name)
+        wanted = self._script(name)
         words = wanted.by_hash
         tail, replies = (ASK, 1 + QUESTIONS) if and_life else (b"", 1)
         for _ in range(1 + ADOPT_MOST):
@@ -189,14 +207,19 @@ class RedisStore:
             self._wire.forget()
         return explain(error)
 
-    async def _adopt(self, timeout: Seconds) -> None:
-        """Read the genesis record, making it if there is none, and go by it from now on."""
+    async def _adopt(self, timeout: Seconds, count: int = 1) -> None:
+        """Read the genesis record, making it if there is none, and go by it from now on.
+
+        Args:
+            timeout: how long it may take.
+            count: of the partitions over which the names are spread, as this client goes by.
+        """
         # Seldom asked, and short: by its text, which every server understands.
-        payload = command((*script("genesis").by_text, 1, self._genesis, FORMAT, native.new_id(), 1))
+        payload = command((*self._script("genesis").by_text, 1, self._genesis, FORMAT, native.new_id(), count, HASH))
         reply = (await self._wire.exchange(payload, 1, max(0.001, timeout)))[0]
         if isinstance(reply, ResponseError):
             raise self._refusal(reply) from reply
-        found, store_id, last, partitions, clock = reply
+        found, store_id, last, partitions, clock, spread = reply
         if not found.isdigit() or int(found) not in SPOKEN:
             raise IncompatibleStore(
                 f"the namespace {self._prefix[:-1]!r} of this server has format {_text(found)}, and this release "
@@ -204,10 +227,10 @@ class RedisStore:
                 in_force=int(found) if found.isdigit() else None,
                 spoken=SPOKEN,
             )
-        if partitions != b"1":
+        if partitions != b"%d" % count or (count > 1 and spread != HASH.encode()):
             raise IncompatibleStore(
-                f"the namespace {self._prefix[:-1]!r} has {_text(partitions)} partitions, as a cluster has, and a "
-                "single server has one",
+                f"the names of namespace {self._prefix[:-1]!r} are spread over {_text(partitions)} partitions by "
+                f"{_text(spread)}, and this client goes by {count} and {HASH} (a single server has one partition)",
                 in_force=int(found),
                 spoken=SPOKEN,
             )
@@ -239,6 +262,11 @@ def _peers(reply: list[bytes], sent: Instant) -> Iterator[Peer]:
     """The sessions in front."""
     for session, address, left in _rows(reply[5:], 3):
         yield Peer(_text(session), _text(address), Instant(sent + int(left) / 1e6))
+
+
+def genesis_key(namespace: str, partition: int) -> str:
+    """Where a partition's genesis record lies; what is in braces decides on its slot, and that of all its keys."""
+    return f"{{{namespace}:{partition}}}:genesis"
 
 
 def _us(seconds: Seconds) -> int:

@@ -124,6 +124,36 @@ class BlockingWire:
         self.shut()
 
 
+class KeeperWire(BlockingWire):
+    """One that can send and let its replies wait; for one thread."""
+
+    def post(self, payload: bytes, timeout: Seconds) -> Pipe | None:
+        """Send commands over a connection that is there; None if there is none. Then nothing was answered."""
+        pipe = self._idle_one()
+        if pipe is None:
+            return None
+        try:
+            pipe.post(payload, timeout)
+        except OSError:
+            self._drop(pipe)
+            return None
+        return pipe
+
+    def collect(self, pipe: Pipe, replies: int, timeout: Seconds) -> list[Any]:
+        """The replies to what was posted.
+
+        Raises:
+            OutcomeUnknown: not every reply came.
+        """
+        try:
+            answers = pipe.exchange(b"", replies, timeout)
+        except OSError as error:
+            self._drop(pipe)
+            raise OutcomeUnknown(f"Redis did not answer: {str(error) or 'time is over'}") from error
+        self._give(pipe)
+        return answers
+
+
 class BlockingMailbox(RedisMailbox):
     """The mailbox for waiting threads."""
 

@@ -7,7 +7,8 @@
 --          they cannot be declared, for only the queue says whose sessions they are.
 -- ARGV[1]  the format that the caller speaks; ARGV[2] the store's random id, as the caller knows it
 --
--- {namespace:partition}:genesis   hash: format, id, partitions, last (the largest number given). Never expires (B12, B7).
+-- {namespace:partition}:genesis   hash: format, id, partitions, hash (how names are spread over them), last (the largest
+--                 number given). Never expires (B12, B7).
 -- ...:s:SESSION   hash: until (0 once it has ended), ended (when it did), stolen, tombs (closed claims: " 3 7 "), address,
 --                 client, host, pid
 -- ...:o:SESSION   sorted set: its claims, "CLAIM NAME" by number
