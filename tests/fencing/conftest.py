@@ -5,42 +5,27 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
 
+from tests.fencing.servers import Servers, missing
 from tests.fencing.stores import DRIVERS, Driver, Session
-from tests.servers import postgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-_numbers = iter(range(1_000_000))
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[dict[str, Any]]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """The servers, each started when it is first wanted."""
-    started: dict[str, Any] = {}
-    yield started
-    for server in started.values():
-        server.close()
+    with Servers(tmp_path_factory.mktemp("stores")) as made:
+        yield made
 
 
-def new_url(servers: dict[str, Any], store: str, folder: Path) -> str:
-    """A database of its own on the server of a kind of store."""
-    number = next(_numbers)
-    if store == "sqlite":
-        return str(folder / f"store{number}.db")
-    if store not in servers:
-        if reason := postgres.missing():
-            pytest.skip(reason)
-        servers[store] = postgres.PostgresServer()
-        servers[store].start()
-    url: str = servers[store].url
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE d{number}".encode())
-    return url.replace("/postgres", f"/d{number}")
+def new_url(servers: Servers, store: str) -> str:
+    """An empty database of a kind of store."""
+    if reason := missing(store):
+        pytest.skip(reason)
+    return servers.new(store)[0]
 
 
 class Rig:
@@ -68,10 +53,10 @@ class Rig:
 
 
 @pytest.fixture(params=sorted(DRIVERS))
-def rig(request: pytest.FixtureRequest, servers: dict[str, Any], tmp_path: Path) -> Rig:
+def rig(request: pytest.FixtureRequest, servers: Servers) -> Rig:
     """Each driver in turn, on a store with the tables."""
     driver = DRIVERS[request.param]
-    made = Rig(driver, new_url(servers, driver.store, tmp_path))
+    made = Rig(driver, new_url(servers, driver.store))
 
     async def prepare(session: Session) -> None:
         await session.prepare()

@@ -11,7 +11,7 @@ import pytest
 from psycopg import IsolationLevel
 
 from tenure import fencing
-from tenure.errors import NotRaised, StaleToken, UsageError
+from tenure.errors import NotRaised, StaleOperation, StaleToken, UsageError
 from tenure.fencing import places
 from tenure.sql.dialects import POSTGRESQL
 from tests.fencing.conftest import new_url
@@ -20,7 +20,8 @@ from tests.servers.processes import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+
+    from tests.fencing.servers import Servers
 
 RESOURCE: dict[str, Any] = {"resource": "orders"}
 HOLD = 0.3
@@ -30,9 +31,9 @@ STRICT = (IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE)
 
 
 @pytest.fixture
-def connect(servers: dict[str, Any], tmp_path: Path) -> Iterator[Callable[[], psycopg.Connection[Any]]]:
+def connect(servers: Servers) -> Iterator[Callable[[], psycopg.Connection[Any]]]:
     """Makes connections to a database with the tables."""
-    url = new_url(servers, "postgresql", tmp_path)
+    url = new_url(servers, "postgresql")
     made: list[psycopg.Connection[Any]] = []
 
     def make() -> psycopg.Connection[Any]:
@@ -206,6 +207,30 @@ def test_two_holders_that_raise_for_the_first_time_at_once_end_up_in_order(conne
         with pytest.raises(StaleToken), fencing.psycopg(connect(), 7, resource=name):
             pass
         fencing.open(connect(), 9, resource=name)
+
+
+@pytest.mark.parametrize("seq", [1, None], ids=["numbered", "the control: not numbered"])
+def test_of_many_copies_of_one_operation_that_race_one_is_done(connect: Callable[[], Any], seq: int | None) -> None:
+    outcomes: list[str] = []
+    start = threading.Barrier(6)
+
+    def send(connection: Any) -> None:
+        start.wait(PATIENCE)
+        try:
+            with fencing.psycopg(connection, 7, seq=seq, **RESOURCE):
+                connection.execute("UPDATE counter SET v = v + 1 WHERE id = 1")
+            outcomes.append("done")
+        except StaleOperation:
+            outcomes.append("refused")
+
+    threads = [threading.Thread(target=send, args=(connect(),)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    done = 6 if seq is None else 1
+    assert (outcomes.count("done"), len(outcomes)) == (done, 6)
+    assert connect().execute("SELECT v FROM counter WHERE id = 1").fetchone() == (done,)
 
 
 def test_under_autocommit_the_block_is_a_transaction_all_the_same(connect: Callable[[], Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -15,21 +15,19 @@ from tenure.sql.statements import schema, statement, statements
 from tests.fencing.conftest import new_url
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from tests.fencing.servers import Servers
 
 SHIPPED = ("postgresql", "sqlite")
 
 
-def test_the_command_prints_what_the_database_takes(
-    servers: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_prints_what_the_database_takes(servers: Servers, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fence", "schema", "sqlite"]) == 0
     sqlite3.connect(":memory:").executescript(capsys.readouterr().out)
     assert main(["fence", "schema"]) == 0
     script = capsys.readouterr().out
     assert main(["fence", "schema", "postgresql"]) == 0
     assert capsys.readouterr().out == script
-    with psycopg.connect(new_url(servers, "postgresql", tmp_path)) as connection:
+    with psycopg.connect(new_url(servers, "postgresql")) as connection:
         connection.execute(script.encode())
     assert main(["fence", "schema", "oracle"]) == 64
     assert main(["fence"]) == 64

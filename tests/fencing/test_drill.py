@@ -1,0 +1,49 @@
+"""The guards through the drill, and wrong guards that it must find out.
+
+Five hundred rounds for each driver; `python -m tests.fencing.drill --rounds 10000` plays more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.fencing.drill import play, prepare
+from tests.fencing.paths import NAIVE, PATHS
+from tests.fencing.servers import missing
+from tests.fencing.stores import DRIVERS
+
+if TYPE_CHECKING:
+    from tests.fencing.drill import Tally
+    from tests.fencing.servers import Servers
+
+ROUNDS = 170
+NAIVE_ROUNDS = 40
+
+
+def drilled(servers: Servers, driver: str, path: str, rounds: int) -> tuple[Tally, list[str]]:
+    store = DRIVERS[driver].store
+    if reason := missing(store):
+        pytest.skip(reason)
+    url, server = servers.new(store)
+    asyncio.run(prepare(driver, url))
+    return play(driver, path, rounds, url, server, seed=1)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_guard_loses_nothing_and_denies_nobody(servers: Servers, driver: str, path: str) -> None:
+    tally, notes = drilled(servers, driver, path, ROUNDS)
+    assert tally.is_safe, (tally, notes[:3])
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("path", NAIVE)
+@pytest.mark.parametrize("driver", ["sqlite3", "psycopg"])
+def test_what_looks_right_and_is_not_is_found_out(servers: Servers, driver: str, path: str) -> None:
+    tally, _ = drilled(servers, driver, path, NAIVE_ROUNDS)
+    assert not tally.is_safe
+    assert tally.denied if path == "strict comparison" else tally.lost, tally

@@ -1,0 +1,80 @@
+"""The drill is tested: guards with one rule taken out, each of which it must find out.
+
+A mutant is a copy of the tree with one text replaced, which occurs exactly once in its file; the drill runs in a process
+of its own, with the copy first on the path. The mutants of the rule itself are in `test_rule.py`.
+"""
+
+# ruff: noqa: E501 - texts of the tree stand on one line each
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.fencing.servers import missing
+from tests.fencing.stores import DRIVERS
+
+ROOT = Path(__file__).parents[2]
+
+
+class Mutant(NamedTuple):
+    """One rule taken out of a guard.
+
+    Attributes:
+        lost: whether updates are lost; otherwise rightful holders are denied.
+    """
+
+    rule: str
+    what: str
+    file: str
+    text: str
+    replacement: str
+    driver: str
+    path: str
+    lost: bool = True
+
+
+MUTANTS = (
+    Mutant("D1", "the check does not keep the fence", "sql/fence/postgresql.sql", "FOR SHARE OF fence", "", "psycopg", "guarded"),
+    Mutant("D1", "the check does not keep the fence", "sql/fence/postgresql.sql", "FOR SHARE OF fence", "", "psycopg-async", "opened"),
+    Mutant("D1", "a transaction that has begun is not checked", "fencing/guard.py", "            verdict, fence = await self._check()\n            await self._settle(verdict, fence)\n            return\n", "            return\n", "psycopg", "opened"),
+    Mutant("D1", "a transaction of ours is not checked", "fencing/guard.py", "            verdict, fence = await self._check()\n        except", "            verdict, fence = Verdict.ACCEPTED, Fence()\n        except", "psycopg", "guarded twice"),
+    Mutant("D1", "the raise is not committed", "fencing/guard.py", "            await self._database.end(None)\n", "            await self._database.end(_Refused())\n", "psycopg", "guarded", lost=False),
+    Mutant("D1", "nobody raises", "fencing/guard.py", "            await self._raise()\n            verdict, fence = await self._begin()\n", "            pass\n", "sqlite3", "guarded", lost=False),
+    Mutant("D1", "who has not raised works", "fencing/rule.py", "if fence.token < proof.floor:\n        return Verdict.NOT_RAISED", "if False:\n        return Verdict.NOT_RAISED", "sqlite3", "guarded twice"),
+    Mutant("B8", "equal tokens are stale", "fencing/rule.py", "fence.intent) > proof.token", "fence.intent) >= proof.token", "sqlite3", "guarded", lost=False),
+)  # fmt: skip
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=[f"{m.rule}-{m.what}-{m.path}" for m in MUTANTS])
+def test_the_drill_finds_out_a_guard_without(mutant: Mutant, tmp_path: Path) -> None:
+    if reason := missing(DRIVERS[mutant.driver].store):
+        pytest.skip(reason)
+    shutil.copytree(ROOT / "src" / "tenure", tmp_path / "tenure", ignore=shutil.ignore_patterns("__pycache__"))
+    target = tmp_path / "tenure" / mutant.file
+    text = target.read_text("utf-8")
+    assert text.count(mutant.text) == 1, f"{mutant.what}: the text to change is not there, or not unique"
+    target.write_text(text.replace(mutant.text, mutant.replacement), "utf-8")
+    command = [sys.executable, "-m", "tests.fencing.drill", "--rounds", "40"]
+    done = subprocess.run(
+        [*command, "--driver", mutant.driver, "--path", mutant.path],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    line = re.search(rf"^{mutant.driver} +{mutant.path} +40 +\d+ +\d+ +(\d+) +(\d+)", done.stdout, re.MULTILINE)
+    assert line is not None, done.stdout[-2000:] + done.stderr[-2000:]
+    lost, denied = int(line[1]), int(line[2])
+    assert done.returncode == 1
+    assert lost if mutant.lost else denied, done.stdout
