@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import cycle, handover, leases, reaction, startup, table, waiters
+from benchmarks import cycle, fencing, handover, leases, reaction, startup, table, waiters
 from benchmarks.redis import cycle as redis_cycle
 from benchmarks.redis import handover as redis_handover
 from benchmarks.redis import leases as redis_leases
@@ -39,6 +39,7 @@ SCENARIOS: dict[str, Callable[[bool], list[Row]]] = {
     "redis-waiters": redis_waiters.run,
     "redis-tasks": redis_tasks.run,
     "redis-leases": redis_leases.run,
+    "fencing": fencing.run,
 }
 
 

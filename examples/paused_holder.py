@@ -3,6 +3,7 @@
 Run it: `python examples/paused_holder.py`. The pause is a real SIGSTOP; the writes go to a real database file.
 """
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -16,35 +17,37 @@ TTL = 1.0
 
 
 def database(folder: str) -> sqlite3.Connection:
-    """The resource: a counter, and a fence beside it."""
-    db = sqlite3.connect(Path(folder) / "stock.db", isolation_level=None, timeout=5)
-    db.execute("CREATE TABLE IF NOT EXISTS stock (item TEXT PRIMARY KEY, left INTEGER, fence INTEGER)")
-    db.execute("INSERT OR IGNORE INTO stock VALUES ('chair', 10, 0)")
-    return db
+    """The resource."""
+    return sqlite3.connect(Path(folder) / "stock.db", timeout=5)
 
 
-def open_fence(db: sqlite3.Connection, token: int) -> int:
-    """Raise the fence, committed, and only then read: from here on an older holder's write is refused."""
-    db.execute("UPDATE stock SET fence = ? WHERE item = 'chair' AND fence <= ?", (token, token))
-    return int(db.execute("SELECT left FROM stock WHERE item = 'chair' AND fence = ?", (token,)).fetchone()[0])
+def look(db: sqlite3.Connection, grant: tenure.Grant) -> int:
+    """Read. The first block of a holder raises the fence before, committed."""
+    with tenure.fencing.sqlite3(db, grant) as tx:
+        return int(tx.execute("SELECT left FROM stock WHERE item = 'chair'").fetchone()[0])
 
 
-def write(db: sqlite3.Connection, token: int, left: int) -> bool:
-    """The check and the write are one statement."""
-    done = db.execute("UPDATE stock SET left = ? WHERE item = 'chair' AND fence = ?", (left, token))
-    return done.rowcount == 1
+def write(db: sqlite3.Connection, grant: tenure.Grant, left: int) -> bool:
+    """Write what was decided from an earlier read; the database compares the tokens in the same transaction."""
+    try:
+        with tenure.fencing.sqlite3(db, grant) as tx:
+            tx.execute("UPDATE stock SET left = ? WHERE item = 'chair'", (left,))
+    except tenure.StaleToken as refused:
+        print(f"database:      {refused}")
+        return False
+    return True
 
 
 def paused(folder: str, ready: int) -> None:
-    """Read under the lease, be paused in the middle, and write afterwards without looking at the lease."""
+    """Read under the lease, be paused in the middle, and write afterwards by the grant, as a job elsewhere would."""
     db = database(folder)
     with tenure.Client(f"sqlite://{folder}/locks.db", ttl=TTL) as client:
         lease = client.lock("stock").acquire()
-        left = open_fence(db, lease.token)
+        left = look(db, lease.grant)
         os.write(ready, b"!")
         signal.sigwait([signal.SIGUSR1])  # the parent stops us here, for longer than the lease
         print(f"paused holder: token {lease.token}, held: {lease.held}, lost because {lease.lost}")
-        accepted = write(db, lease.token, left - 1)
+        accepted = write(db, lease.grant, left - 1)
         print(f"paused holder: my write was {'accepted' if accepted else 'refused'}")
     sys.stdout.flush()
     os._exit(1 if accepted else 0)
@@ -53,6 +56,9 @@ def paused(folder: str, ready: int) -> None:
 def main() -> None:
     """Let two holders meet."""
     with tempfile.TemporaryDirectory() as folder:
+        with contextlib.closing(database(folder)) as db:
+            db.executescript(tenure.fencing.schema("sqlite"))
+            db.executescript("CREATE TABLE stock (item TEXT, left INTEGER); INSERT INTO stock VALUES ('chair', 10)")
         heard, ready = os.pipe()
         child = os.fork()
         if child == 0:
@@ -66,9 +72,9 @@ def main() -> None:
                 tenure.Client(f"sqlite://{folder}/locks.db", ttl=TTL) as client,
                 client.lock("stock", wait=10) as lease,
             ):
-                left = open_fence(db, lease.token)
+                left = look(db, lease.grant)
                 print(f"next holder:   token {lease.token}, sees {left} chairs, sells one")
-                write(db, lease.token, left - 1)
+                write(db, lease.grant, left - 1)
         finally:
             os.kill(child, signal.SIGCONT)
             os.kill(child, signal.SIGUSR1)

@@ -2,8 +2,8 @@
 
 A Python block is a program of its own; a shell block is one script under `bash -eu`; in a console block, lines after
 `$ ` are the script, and the other lines, if any, are all that it prints, where `...` stands for anything. Each runs in
-a directory and a home of its own, with TENURE_URL naming a fresh embedded store there; one that says REDIS_URL finds a
-real server by it.
+a directory and a home of its own, with TENURE_URL naming a fresh embedded store there; one that says REDIS_URL or
+POSTGRES_URL finds a real server by it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.docs.blocks import ROOT, Block, documents, find_blocks
-from tests.servers import redis
+from tests.servers import postgres, redis
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -51,12 +51,18 @@ def servers() -> Iterator[Callable[[str], dict[str, str]]]:
         def redis_url() -> str:
             return stack.enter_context(redis.RedisServer()).url
 
+        @functools.cache
+        def postgres_url() -> str:
+            return stack.enter_context(postgres.PostgresServer()).url
+
+        known = {"REDIS_URL": (redis, redis_url), "POSTGRES_URL": (postgres, postgres_url)}
+
         def variables(source: str) -> dict[str, str]:
-            if "REDIS_URL" not in source:
-                return {}
-            if reason := redis.missing():
-                pytest.skip(reason)
-            return {"REDIS_URL": redis_url()}
+            wanted = {name: found for name, found in known.items() if name in source}
+            for kind, _ in wanted.values():
+                if reason := kind.missing():
+                    pytest.skip(reason)
+            return {name: url() for name, (_, url) in wanted.items()}
 
         yield variables
 

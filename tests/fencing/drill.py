@@ -116,10 +116,14 @@ async def _act(pipe: Connection, driver: str, url: str, client: tenure.Client, p
     while True:
         what, argument = pipe.recv()
         if what == "take":
-            if argument:
-                client.steal("orders", argument)
-            lease = client.lock("orders", wait=PATIENCE).acquire()
-            pipe.send(lease.token)
+            try:
+                if argument:
+                    client.steal("orders", argument)
+                lease = client.lock("orders", wait=PATIENCE).acquire()
+            except tenure.StoreUnavailable:
+                pipe.send(0)
+            else:
+                pipe.send(lease.token)
         elif what == "drop":
             if lease is not None:
                 with suppress(tenure.LeaseLost):
@@ -244,7 +248,10 @@ class Drill:
         early = self._stop(scenario)
         if scenario.then == "restart" and self._server is not None:
             self._server.restart()
-        second.call("take", token)
+        if not second.call("take", token):
+            # It was stopped while it wrote to the store of the locks, of which there is one writer at a time.
+            first.signal(signal.SIGCONT)
+            assert second.call("take", token), "the locks are out of order"
         second.send("run", (scenario.between, "resume"))
         # Whoever is not heard of waits for the other one to end its transaction.
         news = second.hear() if second.has_news(BLOCKED_S) else ""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 import psycopg
+import pymysql
 
-from tests.servers import postgres
+from tests.servers import mariadb, postgres
+from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
+from tests.servers.processes import HOST
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 def missing(store: str) -> str | None:
     """Why there is no such store on this host, or None."""
-    return postgres.missing() if store == "postgresql" else None
+    return {"postgresql": postgres.missing, "mysql": mariadb.missing}.get(store, lambda: None)()
 
 
 class Servers:
@@ -25,7 +28,7 @@ class Servers:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._started: dict[str, PostgresServer] = {}
+        self._started: dict[str, PostgresServer | MariaDBServer] = {}
         self._made = 0
 
     def new(self, store: str) -> tuple[str, Server | None]:
@@ -34,12 +37,17 @@ class Servers:
         if store == "sqlite":
             return str(self._folder / f"store{self._made}.db"), None
         if store not in self._started:
-            self._started[store] = PostgresServer()
+            self._started[store] = PostgresServer() if store == "postgresql" else MariaDBServer()
             self._started[store].start()
         server = self._started[store]
-        with psycopg.connect(server.url, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE d{self._made}".encode())
-        return server.url.replace("/postgres", f"/d{self._made}"), server
+        name = f"d{self._made}"
+        if isinstance(server, PostgresServer):
+            with psycopg.connect(server.url, autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE {name}".encode())
+            return server.url.replace("/postgres", f"/{name}"), server
+        with pymysql.connect(host=HOST, port=server.port, user="root") as one:
+            one.cursor().execute(f"CREATE DATABASE {name}")
+        return server.url + name, server
 
     def __enter__(self) -> Self:
         return self

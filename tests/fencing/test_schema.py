@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+import tenure
 from tenure.cli import main
 from tenure.sql.dialects import DIALECTS
 from tenure.sql.statements import schema, statement, statements
@@ -17,7 +18,7 @@ from tests.fencing.conftest import new_url
 if TYPE_CHECKING:
     from tests.fencing.servers import Servers
 
-SHIPPED = ("postgresql", "sqlite")
+SHIPPED = ("postgresql", "sqlite", "mysql")
 
 
 def test_the_command_prints_what_the_database_takes(servers: Servers, capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,6 +30,9 @@ def test_the_command_prints_what_the_database_takes(servers: Servers, capsys: py
     assert capsys.readouterr().out == script
     with psycopg.connect(new_url(servers, "postgresql")) as connection:
         connection.execute(script.encode())
+    assert script == tenure.fencing.schema("postgresql")
+    with pytest.raises(tenure.UsageError, match="postgresql, sqlite, mysql"):
+        tenure.fencing.schema("oracle")
     assert main(["fence", "schema", "oracle"]) == 64
     assert main(["fence"]) == 64
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tenure.sql.statements import schema
+from tenure.fencing import schema
 
 if TYPE_CHECKING:
     import argparse
@@ -12,5 +12,5 @@ if TYPE_CHECKING:
 
 def fence(options: argparse.Namespace) -> int:
     """Print the definition of the tables of fences."""
-    print(schema("fence", options.dialect), end="")
+    print(schema(options.dialect), end="")
     return 0

@@ -200,7 +200,7 @@ def build() -> Parser:
     child.add_argument("--ttl", type=_above_zero, metavar="SECONDS", help="what times are judged against (default: 30)")
     child = add("fence", "print the tables that fencing guards need, as SQL", _FENCE)
     child.add_argument("what", choices=("schema",), help="what to print")
-    child.add_argument("dialect", nargs="?", default="postgresql", choices=("postgresql", "sqlite"),
+    child.add_argument("dialect", nargs="?", default="postgresql", choices=("postgresql", "sqlite", "mysql"),
         help="for which database (default: postgresql)")  # fmt: skip
     child = add("completion", "print a completion script for a shell", _COMPLETION)
     child.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")

@@ -11,8 +11,20 @@ committed transactions keeps its fences.
 
 from __future__ import annotations
 
-from tenure.fencing.doors import open, psycopg, sqlite3
+from tenure.fencing.doors import asyncpg, django, open, psycopg, pymysql, schema, sqlalchemy, sqlite3
 from tenure.fencing.guard import AsyncGuard, Guard
 from tenure.fencing.places import Row
 
-__all__ = ["AsyncGuard", "Guard", "Row", "open", "psycopg", "sqlite3"]
+__all__ = [
+    "AsyncGuard",
+    "Guard",
+    "Row",
+    "asyncpg",
+    "django",
+    "open",
+    "psycopg",
+    "pymysql",
+    "schema",
+    "sqlalchemy",
+    "sqlite3",
+]

@@ -49,7 +49,7 @@ class Section:
             StaleToken, ForeignToken, FenceRegression: refused.
             MissingTable, MissingRow: there is no fence to raise.
         """
-        if self._database.has_begun:
+        if await self._database.has_begun():
             raise UsageError(
                 "a transaction has begun on this connection, and a fence is raised in one of its own: commit it first"
             )
@@ -58,10 +58,8 @@ class Section:
     async def enter(self) -> None:
         """Begin the user's transaction with a check; or only check, in one that has begun."""
         database = self._database
-        self._is_ours = not database.has_begun
+        self._is_ours = not await database.has_begun()
         if not self._is_ours:
-            if self._place.join is not None:
-                await database.join(self._place.join)
             verdict, fence = await self._check()
             await self._settle(verdict, fence)
             return
@@ -90,6 +88,8 @@ class Section:
     async def _check(self) -> tuple[Verdict, Fence]:
         """The first statement of a transaction: nothing was read that could be out of date."""
         place, proof = self._place, self._proof
+        if place.join is not None:
+            await self._database.execute(place.join, {})
         fence = await self._read(place.lock if proof.seq else place.check)
         if fence is None and not place.plant:
             raise MissingRow(f"there is no row {proof.resource}, which carries the fence")
@@ -115,6 +115,8 @@ class Section:
     async def _lift(self, read: Statement, write: Statement) -> tuple[Verdict, Fence]:
         """Raise the fence if it is too low; also where it is raised a second time, as the raise has no number."""
         place, proof = self._place, self._proof._replace(seq=0)
+        if place.join is not None:
+            await self._database.execute(place.join, {})
         fence = await self._read(read)
         if fence is None:
             for plant in place.plant:
@@ -130,8 +132,16 @@ class Section:
         return verdict, fence
 
     async def _read(self, read: Statement) -> Fence | None:
-        row = await self._database.fetch(read, self._place.key)
-        return None if row is None else Fence(*row)
+        """The fence; to a snapshot from before a raise, as one that is about to be raised."""
+        place = self._place
+        row = await self._database.fetch(read, place.key)
+        if row is None:
+            return None
+        fence = Fence(*row)
+        if place.snapshot is None:
+            return fence
+        (token,) = await self._database.fetch(place.snapshot, place.key) or (0,)
+        return fence._replace(token=token, intent=fence.token)
 
     async def _settle(self, verdict: Verdict, fence: Fence) -> None:
         """Return if accepted; else tell the lease, ask the engine where it knows better, and refuse."""

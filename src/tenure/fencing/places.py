@@ -33,7 +33,9 @@ class Place(NamedTuple):
     Attributes:
         check: reads the fence and keeps it from being raised until the transaction ends.
         lock: as `check`, and keeps it from being checked too.
-        join: what a transaction of the user's does first so that `check` keeps its word; None if nothing.
+        join: what comes before them so that they keep their word; None if nothing.
+        snapshot: the token as the transaction's plain reads see it, asked after the lock, where a locking read sees
+            past an older snapshot; None elsewhere.
         plant: what makes the fence where there is none; empty where only the user can.
         raising: the steps of a raise, each a transaction of its own.
         number: notes the number of an operation; None if there is no room for one.
@@ -43,6 +45,7 @@ class Place(NamedTuple):
     check: Statement
     lock: Statement
     join: Statement | None
+    snapshot: Statement | None
     plant: tuple[Statement, ...]
     raising: tuple[Step, ...]
     number: Statement | None
@@ -88,7 +91,8 @@ class Row:
         write = statement(f"UPDATE {table} SET {column} = :floor WHERE {where} AND {fence} < :floor")  # noqa: S608
         join = None if dialect.locking else statement(f"UPDATE {table} SET {column} = {column} WHERE 0")  # noqa: S608
         key = {f"key_{at}": value for at, value in enumerate(self.key.values())}
-        return Place(lock, lock, join, (), (Step(lock, write),), None, key)
+        snapshot = statement(f"SELECT {fence} FROM {table} WHERE {where}") if dialect.has_old_snapshots else None  # noqa: S608
+        return Place(lock, lock, join, snapshot, (), (Step(lock, write),), None, key)
 
 
 def _identifier(argument: str, name: Any) -> str:
@@ -101,12 +105,12 @@ def _identifier(argument: str, name: Any) -> str:
 def _table(dialect: Dialect) -> Place:
     of = statements("fence", dialect.name)
     last = Step(of["lock"], of["raise"])
-    if not dialect.has_readers:
-        return Place(of["check"], of["lock"], of["join"], (of["plant"],), (last,), of["number"], {})
-    raising = (Step(of["look"], of["announce"]), last)
-    return Place(of["check"], of["lock"], None, (of["plant"], of["plant_intent"]), raising, of["number"], {})
+    plant = tuple(of[name] for name in ("plant", "plant_intent") if name in of)
+    # Where many can check side by side, a raise announces itself first (rule D2).
+    raising = (Step(of["look"], of["announce"]), last) if "announce" in of else (last,)
+    return Place(of["check"], of["lock"], of.get("join"), of.get("snapshot"), plant, raising, of["number"], {})
 
 
 def table(dialect: Dialect, resource: str) -> Place:
     """A row of the table of fences."""
-    return _table(dialect)._replace(key={"resource": resource})
+    return _table(dialect)._replace(key={"resource": resource.encode() if dialect.has_bytes else resource})

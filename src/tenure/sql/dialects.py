@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from tenure.errors import MissingTable
+
 
 class Dialect(NamedTuple):
     """One kind of database.
@@ -12,14 +14,15 @@ class Dialect(NamedTuple):
         name: as the SQL files and the command line call it.
         quote: what stands around an identifier.
         locking: what makes a SELECT keep the row until the transaction ends; empty where the transaction does.
-        has_readers: whether many transactions can check a fence side by side, so that they could keep a raise from
-            ever coming through; a raise then announces itself (rule D2).
+        has_old_snapshots: whether a locking read passes in a transaction whose plain reads show an older state.
+        has_bytes: whether names are kept as bytes, since its strings are compared by rules of language.
     """
 
     name: str
     quote: str
     locking: str
-    has_readers: bool
+    has_old_snapshots: bool = False
+    has_bytes: bool = False
 
     def quoted(self, identifier: str) -> str:
         """An identifier, exactly as it is spelled; a dot separates the schema from the table."""
@@ -27,8 +30,19 @@ class Dialect(NamedTuple):
         return ".".join(f"{self.quote}{part.replace(self.quote, double)}{self.quote}" for part in identifier.split("."))
 
 
-POSTGRESQL: Final = Dialect("postgresql", '"', "FOR UPDATE", has_readers=True)
-SQLITE: Final = Dialect("sqlite", '"', "", has_readers=False)
-MYSQL: Final = Dialect("mysql", "`", "FOR UPDATE", has_readers=True)
+POSTGRESQL: Final = Dialect("postgresql", '"', "FOR UPDATE")
+SQLITE: Final = Dialect("sqlite", '"', "")
+MYSQL: Final = Dialect("mysql", "`", "FOR UPDATE", has_old_snapshots=True, has_bytes=True)
 
 DIALECTS: Final = {dialect.name: dialect for dialect in (POSTGRESQL, SQLITE, MYSQL)}
+
+
+def missing_table(error: BaseException, dialect: Dialect) -> BaseException:
+    """What a table that is not there means: one of ours is `MissingTable`, with its remedy; else the error itself."""
+    said = str(error).partition("\n")[0]
+    if "tenure_" not in said:
+        return error
+    return MissingTable(
+        f"this database has no such table ({said}); `tenure fence schema {dialect.name}` prints what your migrations "
+        "must run"
+    )

@@ -33,9 +33,8 @@ class Database(Protocol):
         """Whether its methods must be awaited under asyncio; otherwise they block."""
         ...
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether a transaction is open that is not ours. No I/O.
+    async def has_begun(self) -> bool:
+        """Whether a transaction is open that is not ours.
 
         Raises:
             UsageError: the connection is set up so that no transaction of ours could protect anything.
@@ -48,10 +47,6 @@ class Database(Protocol):
 
     async def end(self, error: BaseException | None) -> bool:
         """Commit ours, or roll it back if there is an error. True if the driver takes the error for its own signal."""
-        ...
-
-    async def join(self, statement: Statement) -> None:
-        """In a transaction of the user's: make sure that what is read next cannot change before it ends."""
         ...
 
     async def fetch(self, statement: Statement, values: Mapping[str, Any]) -> tuple[Any, ...] | None:

@@ -12,8 +12,8 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from tenure.errors import MissingTable, UsageError
-from tenure.sql.dialects import POSTGRESQL
+from tenure.errors import UsageError
+from tenure.sql.dialects import POSTGRESQL, missing_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,8 +47,7 @@ class _Base:
         self._connection = connection
         self._transaction: Any = None
 
-    @property
-    def has_begun(self) -> bool:
+    async def has_begun(self) -> bool:
         # A closed connection is UNKNOWN: whoever begins on it is told so by the driver.
         status = self._connection.info.transaction_status
         return status not in (TransactionStatus.IDLE, TransactionStatus.UNKNOWN)
@@ -68,15 +67,12 @@ class Psycopg(_Base):
     async def end(self, error: BaseException | None) -> bool:
         return bool(self._transaction.__exit__(*raised(error)))
 
-    async def join(self, statement: Statement) -> None:
-        """A row is locked by reading it."""
-
     async def fetch(self, statement: Statement, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
         cursor = self._connection.cursor(row_factory=tuple_row)
         try:
             cursor.execute(statement.percent, values)
         except psycopg.errors.UndefinedTable as error:
-            raise missing(error) from error
+            raise missing_table(error, self.dialect) from error
         row: tuple[Any, ...] | None = cursor.fetchone()
         return row
 
@@ -98,15 +94,12 @@ class AsyncPsycopg(_Base):
     async def end(self, error: BaseException | None) -> bool:
         return bool(await self._transaction.__aexit__(*raised(error)))
 
-    async def join(self, statement: Statement) -> None:
-        """A row is locked by reading it."""
-
     async def fetch(self, statement: Statement, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
         cursor = self._connection.cursor(row_factory=tuple_row)
         try:
             await cursor.execute(statement.percent, values)
         except psycopg.errors.UndefinedTable as error:
-            raise missing(error) from error
+            raise missing_table(error, self.dialect) from error
         row: tuple[Any, ...] | None = await cursor.fetchone()
         return row
 
@@ -117,13 +110,3 @@ class AsyncPsycopg(_Base):
 def raised(error: BaseException | None) -> tuple[Any, Any, Any]:
     """An error as `__exit__` takes it."""
     return (None, None, None) if error is None else (type(error), error, error.__traceback__)
-
-
-def missing(error: BaseException) -> BaseException:
-    """What a table that is not there means: one of ours is `MissingTable`; the error itself otherwise."""
-    if "tenure_" not in str(error):
-        return error
-    return MissingTable(
-        f"this database has no such table ({str(error).splitlines()[0]}); `tenure fence schema postgresql` prints "
-        "what your migrations must run"
-    )

@@ -1,7 +1,6 @@
 """Connections of the standard library's sqlite3.
 
-A transaction of ours is `BEGIN IMMEDIATE`: it is the only writer from its first statement on, so what it reads cannot
-change. A savepoint inside shows at the end whether it is still the same transaction.
+A savepoint in a transaction of ours shows at its end whether it is still the same transaction.
 """
 
 from __future__ import annotations
@@ -9,8 +8,8 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
-from tenure.errors import MissingTable, UsageError
-from tenure.sql.dialects import SQLITE
+from tenure.errors import UsageError
+from tenure.sql.dialects import SQLITE, missing_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,15 +38,14 @@ class SQLite3:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    @property
-    def has_begun(self) -> bool:
+    async def has_begun(self) -> bool:
         if getattr(self._connection, "autocommit", None) is False:
             # Python 3.12: a transaction is always open, and nobody can tell whether anything was read in it.
             raise UsageError("connection: autocommit=False keeps a transaction open; leave it out, or set it to True")
         return self._connection.in_transaction
 
     async def begin(self, *, raising: bool) -> None:  # noqa: ARG002 - there is one isolation level
-        self._do("BEGIN IMMEDIATE")
+        self._do("BEGIN")
         self._do("SAVEPOINT tenure_guard")
 
     async def end(self, error: BaseException | None) -> bool:
@@ -68,9 +66,6 @@ class SQLite3:
             raise
         return False
 
-    async def join(self, statement: Statement) -> None:
-        self._do(statement.named)
-
     async def fetch(self, statement: Statement, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
         rows = self._do(statement.named, values).fetchall()
         return rows[0] if rows else None
@@ -84,9 +79,6 @@ class SQLite3:
         try:
             return cursor.execute(text, values or {})
         except sqlite3.OperationalError as error:
-            if "no such table: tenure_" in str(error):
-                raise MissingTable(
-                    f"this database has no such table ({error}); `tenure fence schema sqlite` prints what your "
-                    "migrations must run"
-                ) from error
+            if "no such table" in str(error):
+                raise missing_table(error, self.dialect) from error
             raise

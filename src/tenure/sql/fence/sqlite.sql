@@ -16,7 +16,7 @@ SELECT token, 0, seq, authority FROM tenure_fence WHERE resource = :resource
 SELECT token, 0, seq, authority FROM tenure_fence WHERE resource = :resource
 
 -- name: join
--- Changes nothing, and makes a transaction that has only read the writer; refused if what it read is out of date.
+-- Changes nothing, and makes this transaction the writer until it ends; refused if what it has read is out of date.
 UPDATE tenure_fence SET token = token WHERE 0
 
 -- name: plant
