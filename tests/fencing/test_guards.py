@@ -305,7 +305,10 @@ def test_a_lost_lease_is_refused_before_anything_is_asked(rig: Rig) -> None:
     async def scenario(one: Session) -> None:
         with tenure.Client("memory://") as client:
             lease = client.lock("orders").acquire()
+            made = one.guard(lease)
             lease.release()
+            with pytest.raises(LeaseLost):
+                await made.__aenter__()
             with pytest.raises(LeaseLost):
                 await add(one, lease)
             with pytest.raises(LeaseLost):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import assert_type
+import sqlite3
+from typing import TYPE_CHECKING, Any, assert_type
+
+import psycopg
+import sqlalchemy.orm
 
 from tenure import (
     AsyncClient,
@@ -17,8 +21,13 @@ from tenure import (
     LossReason,
     Queue,
     Report,
+    StaleToken,
+    fencing,
 )
 from tenure.observe import Event, Granted, Lost
+
+if TYPE_CHECKING:
+    from psycopg.rows import TupleRow
 
 
 def observe(event: Event) -> None:
@@ -68,8 +77,34 @@ async def aio() -> None:
         assert_type(await client.doctor(), Report)
 
 
+def fenced(
+    client: Client,
+    embedded: sqlite3.Connection,
+    blocking: psycopg.Connection[TupleRow],
+    looping: psycopg.AsyncConnection[TupleRow],
+    session: sqlalchemy.orm.Session,
+) -> None:
+    with client.lock("name") as lease:
+        with fencing.sqlite3(embedded, lease, seq=1) as one:
+            assert_type(one, sqlite3.Connection)
+        with fencing.psycopg(blocking, lease.grant, row=fencing.Row("docs", {"id": 7})):
+            pass
+        assert_type(fencing.psycopg(looping, 7, resource="r"), fencing.AsyncGuard[psycopg.AsyncConnection[Any]])
+        with fencing.sqlalchemy(session, lease) as two:
+            assert_type(two, sqlalchemy.orm.Session)
+        assert_type(lease.confirm(), bool)
+        lease.refused()
+        fencing.open(embedded, lease)
+    try:
+        pass
+    except StaleToken as refused:
+        assert_type(refused.fence, int)
+
+
 def wrong(client: Client) -> None:
     client.lock(b"name")  # type: ignore[arg-type]
     client.lock("name", True)  # type: ignore[call-arg]  # flags are keywords
     client.semaphore("name", "3")  # type: ignore[arg-type]
+    fencing.sqlite3("app.db", 7)  # type: ignore[arg-type]
+    fencing.psycopg("dbname=app", 7)  # type: ignore[call-overload]
     client.lock("name", cancel_on_loss=True)  # type: ignore[call-arg]  # a thread cannot be stopped

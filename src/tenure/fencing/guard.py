@@ -45,10 +45,12 @@ class Section:
         """Raise the fence, and commit that.
 
         Raises:
+            LeaseLost: the lease says so itself; nothing was asked.
             UsageError: a transaction has begun on this connection; nothing was done.
             StaleToken, ForeignToken, FenceRegression: refused.
             MissingTable, MissingRow: there is no fence to raise.
         """
+        self._look()
         if await self._database.has_begun():
             raise UsageError(
                 "a transaction has begun on this connection, and a fence is raised in one of its own: commit it first"
@@ -57,6 +59,7 @@ class Section:
 
     async def enter(self) -> None:
         """Begin the user's transaction with a check; or only check, in one that has begun."""
+        self._look()
         database = self._database
         self._is_ours = not await database.has_begun()
         if not self._is_ours:
@@ -72,6 +75,11 @@ class Section:
     async def leave(self, error: BaseException | None) -> bool:
         """End the transaction if it is ours."""
         return await self._database.end(error) if self._is_ours else False
+
+    def _look(self) -> None:
+        """Whoever has lost its lease is not asked for its token; costs no request."""
+        if self._holder is not None:
+            self._holder.check()
 
     async def _begin(self) -> tuple[Verdict, Fence]:
         """Begin, and check; the transaction is open only if the proof was accepted."""

@@ -184,12 +184,10 @@ def prove(lease: Any, resource: str | None = None, seq: int | None = None) -> tu
 
     Raises:
         UsageError: an argument is wrong; it is never read as "no fencing".
-        LeaseLost: the lease says that it is lost or released; nothing was asked.
     """
     holder: Holder | None = None
     if not isinstance(lease, Grant) and isinstance(getattr(lease, "grant", None), Grant):
         holder = lease
-        lease.check()
         lease = lease.grant
     elif not isinstance(lease, Grant):
         token = count("lease", lease, TOKEN_MAX)
