@@ -12,7 +12,7 @@ from psycopg import IsolationLevel
 
 from tenure import fencing
 from tenure.errors import NotRaised, StaleOperation, StaleToken, UsageError
-from tenure.fencing import places
+from tenure.fencing import doors, places
 from tenure.sql.dialects import POSTGRESQL
 from tests.fencing.conftest import new_url
 from tests.fencing.stores import PsycopgSession
@@ -122,6 +122,7 @@ def test_overlapping_transactions_of_the_old_holder_cannot_starve_the_raise(
     if not is_announced:
         place = places._table(POSTGRESQL)
         monkeypatch.setattr(places, "_table", lambda _: place._replace(raising=place.raising[-1:]))
+        monkeypatch.setattr(doors, "table", places.table.__wrapped__)
     stop = threading.Event()
     threads = overlap(connect, stop)
     took: list[float] = []

@@ -5,7 +5,7 @@ Promises: whatever the place, the same few statements: read, read and keep from 
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tenure.arguments import text
@@ -111,6 +111,7 @@ def _table(dialect: Dialect) -> Place:
     return Place(of["check"], of["lock"], of.get("join"), of.get("snapshot"), plant, raising, of["number"], {})
 
 
+@lru_cache(maxsize=1024)
 def table(dialect: Dialect, resource: str) -> Place:
     """A row of the table of fences."""
     return _table(dialect)._replace(key={"resource": resource.encode() if dialect.has_bytes else resource})

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from tenure.arguments import count, text
@@ -205,6 +206,7 @@ def prove(lease: Any, resource: str | None = None, seq: int | None = None) -> tu
     return Proof(resource, token, floor, _comparable(lease.authority), seq or 0), holder
 
 
+@lru_cache(maxsize=64)
 def _comparable(authority: str) -> str:
     """The part of an authority that decides whether tokens can be compared: kind and namespace.
 
