@@ -65,6 +65,27 @@ def test_the_first_block_raises_the_fence_and_each_block_is_a_transaction(rig: R
     rig.run(scenario)
 
 
+def test_one_guard_serves_one_block_after_the_other_and_not_one_in_the_other(rig: Rig) -> None:
+    async def scenario(one: Session) -> None:
+        made = one.make(grant(7))
+
+        async def enter() -> None:
+            await made.__aenter__() if hasattr(made, "__aenter__") else made.__enter__()
+
+        async def leave() -> None:
+            await made.__aexit__(None, None, None) if hasattr(made, "__aexit__") else made.__exit__(None, None, None)
+
+        for _ in range(2):
+            await enter()
+            await one.do(ADD)
+            with pytest.raises(UsageError, match="entered already"):
+                await enter()
+            await leave()
+        assert await one.value() == 2
+
+    rig.run(scenario)
+
+
 def test_a_stale_holder_writes_nothing(rig: Rig) -> None:
     async def scenario(old: Session, new: Session) -> None:
         await add(old, grant(7))

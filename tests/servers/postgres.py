@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.servers import processes
-from tests.servers.processes import HOST, PATIENCE, Server
+from tests.servers.processes import HOST, PATIENCE, Server, until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +67,14 @@ def missing() -> str | None:
     return None if told.returncode == 0 else f"postgres does not run for another user: {told.stderr[:200]}"
 
 
+def is_gone(pid: int) -> bool:
+    """Whether a process holds nothing any more; whoever inherited it may be slow to bury it."""
+    try:
+        return Path("/proc", str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 class PostgresServer(Server):
     """One PostgreSQL server, made anew.
 
@@ -104,6 +112,12 @@ class PostgresServer(Server):
         if done.returncode:
             self.close()
             raise processes.ServerFailed(f"initdb failed:\n{done.stdout[-1000:]}{done.stderr[-1000:]}")
+
+    def kill(self) -> None:
+        """As any server's; returns when its backends are gone too, without which it does not start again."""
+        family = [pid for pid, _ in self._family()] if self.is_running else []
+        super().kill()
+        until(lambda: all(map(is_gone, family)), "the backends are gone")
 
     def command(self) -> list[str]:
         settings = [f"listen_addresses={HOST}", f"port={self.port}", f"unix_socket_directories={self.folder}"]

@@ -38,6 +38,7 @@ class Section:
         self._proof = proof
         self._holder = holder
         self._is_ours = False
+        self._is_inside = False
         if proof.seq and place.number is None:
             raise UsageError("seq: a column of the row has no room for operation numbers; use the table of fences")
 
@@ -59,21 +60,24 @@ class Section:
 
     async def enter(self) -> None:
         """Begin the user's transaction with a check; or only check, in one that has begun."""
+        if self._is_inside:
+            raise UsageError("this guard is entered already; make another for a block inside of its own")
         self._look()
         database = self._database
         self._is_ours = not await database.has_begun()
         if not self._is_ours:
             verdict, fence = await self._check()
-            await self._settle(verdict, fence)
-            return
-        verdict, fence = await self._begin()
-        if verdict is Verdict.NOT_RAISED:
-            await self._raise()
+        else:
             verdict, fence = await self._begin()
+            if verdict is Verdict.NOT_RAISED:
+                await self._raise()
+                verdict, fence = await self._begin()
         await self._settle(verdict, fence)
+        self._is_inside = True
 
     async def leave(self, error: BaseException | None) -> bool:
         """End the transaction if it is ours."""
+        self._is_inside = False
         return await self._database.end(error) if self._is_ours else False
 
     def _look(self) -> None:
@@ -197,7 +201,7 @@ class _Refused(Exception):
 
 
 class Guard(Generic[C]):
-    """A `with` block whose work is committed only if no later holder has come. One use."""
+    """A `with` block whose work is committed only if no later holder has come."""
 
     def __init__(self, connection: C, section: Section) -> None:
         self._connection = connection
@@ -214,7 +218,7 @@ class Guard(Generic[C]):
 
 
 class AsyncGuard(Generic[C]):
-    """An `async with` block whose work is committed only if no later holder has come. One use."""
+    """An `async with` block whose work is committed only if no later holder has come."""
 
     def __init__(self, connection: C, section: Section) -> None:
         self._connection = connection
