@@ -12,8 +12,10 @@ import itertools
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from tests.servers import certificates, redis
+from tests.servers import certificates, pgbouncer, postgres, redis
 from tests.servers.certificates import make_certificates
+from tests.servers.pgbouncer import PgBouncer
+from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 from tests.servers.redis_cluster import RedisCluster
 from tests.servers.redis_sentinels import Sentinels
@@ -46,7 +48,7 @@ class Registered(NamedTuple):
     missing: Callable[[], str | None] = lambda: None
 
 
-_REDIS = frozenset({"fifo", "shared", "semaphore", "multi_host"})
+_SERVER = frozenset({"fifo", "shared", "semaphore", "multi_host"})
 _DURABLE = frozenset({"durable_tokens"})
 DATABASES = ["databases 10000"]
 """A store of its own for each test: a database of one server."""
@@ -123,24 +125,36 @@ def _emptied(cluster: RedisCluster, scheme: str, options: str = "") -> str:
     return f"{scheme}{hosts}{options}"
 
 
+def _postgresql(folder: Path) -> Iterator[Callable[[], str]]:
+    with PostgresServer() as server:
+        yield lambda: f"{server.url}?schema=contract_{next(_serial)}&create=yes"
+
+
+@contextlib.contextmanager
+def _pgbouncer(folder: Path, listens: bool = False) -> Iterator[Callable[[], str]]:
+    with PostgresServer() as server, PgBouncer(server) as pooler:
+        beside = f"&listen_url={quote(server.url, safe='')}" if listens else "&poll=0.02"
+        yield lambda: f"{pooler.url}?schema=contract_{next(_serial)}&create=yes{beside}"
+
+
 REGISTRY: dict[str, Registered] = {
     "memory": Registered("memory://", _memory, frozenset({"fifo", "shared", "semaphore"}), multi_process=False),
     "sqlite": Registered(
         "sqlite://", _sqlite, frozenset({"fifo", "shared", "semaphore", "durable_tokens"}), multi_process=True
     ),
     "redis": Registered(
-        "redis://example", _redis, _REDIS, multi_process=True, conditional=_DURABLE, missing=redis.missing
+        "redis://example", _redis, _SERVER, multi_process=True, conditional=_DURABLE, missing=redis.missing
     ),
     "rediss": Registered(
-        "rediss://example", _redis_tls, _REDIS, multi_process=True, conditional=_DURABLE, missing=_no_tls
+        "rediss://example", _redis_tls, _SERVER, multi_process=True, conditional=_DURABLE, missing=_no_tls
     ),
     "redis+unix": Registered(
-        "redis+unix:///example", _redis_unix, _REDIS, multi_process=True, conditional=_DURABLE, missing=redis.missing
+        "redis+unix:///example", _redis_unix, _SERVER, multi_process=True, conditional=_DURABLE, missing=redis.missing
     ),
     "redis+sentinel": Registered(
         "redis+sentinel://example/service",
         _redis_sentinel,
-        _REDIS,
+        _SERVER,
         multi_process=True,
         conditional=_DURABLE,
         missing=redis.missing,
@@ -172,7 +186,7 @@ REGISTRY: dict[str, Registered] = {
     "redis-resp3": Registered(
         "redis://example",
         functools.partial(_redis, options="?protocol=3"),
-        _REDIS,
+        _SERVER,
         multi_process=True,
         conditional=_DURABLE,
         missing=redis.missing,
@@ -180,7 +194,7 @@ REGISTRY: dict[str, Registered] = {
     "redis-6.2": Registered(
         "redis://example",
         functools.partial(_redis, program="redis-6.2"),
-        _REDIS,
+        _SERVER,
         multi_process=True,
         conditional=_DURABLE,
         missing=functools.partial(redis.missing, "redis-6.2"),
@@ -188,10 +202,34 @@ REGISTRY: dict[str, Registered] = {
     "valkey": Registered(
         "redis://example",
         functools.partial(_redis, program="valkey"),
-        _REDIS,
+        _SERVER,
         multi_process=True,
         conditional=_DURABLE,
         missing=functools.partial(redis.missing, "valkey"),
+    ),
+    "postgresql": Registered(
+        "postgresql://example/locks",
+        _postgresql,
+        _SERVER,
+        multi_process=True,
+        conditional=_DURABLE,
+        missing=postgres.missing,
+    ),
+    "pgbouncer": Registered(
+        "postgresql://example/locks",
+        _pgbouncer,
+        _SERVER,
+        multi_process=True,
+        conditional=_DURABLE,
+        missing=pgbouncer.missing,
+    ),
+    "pgbouncer-listen": Registered(
+        "postgresql://example/locks",
+        functools.partial(_pgbouncer, listens=True),
+        _SERVER,
+        multi_process=True,
+        conditional=_DURABLE,
+        missing=pgbouncer.missing,
     ),
 }
 """URL scheme, or which server and how it is spoken to, to entry.

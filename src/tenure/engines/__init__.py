@@ -28,6 +28,7 @@ ENGINES: Final = {
     "rediss+sentinel": "tenure.engines.redis",
     "redis+cluster": "tenure.engines.redis",
     "rediss+cluster": "tenure.engines.redis",
+    "postgresql": "tenure.engines.postgres",
 }
 """URL scheme to module. Each has `connect(url, namespace) -> Engine`, which checks the URL and touches nothing."""
 
