@@ -20,7 +20,9 @@ from tenure.runtimes import native
 from tenure.runtimes.blocking import run
 
 if TYPE_CHECKING:
+    from tenure.ports import QueueStore
     from tests.redis.rig import SocketWire
+    from tests.servers.clock import Clock
     from tests.servers.redis import RedisServer
 
 SESSIONS: Final = ("anne", "bob", "carol", "dora")
@@ -40,14 +42,20 @@ class Twins:
     """One step after the other on both, compared."""
 
     def __init__(self, server: RedisServer, wire: SocketWire, seed: int) -> None:
-        self.random = random.Random(seed)  # noqa: S311 - which steps to take
+        namespace = f"twins-{next(_serial)}"
+        store = RedisStore(wire, namespace, Life(), native.now)
+        run(store.authority(5.0))
         self.server = server
+        self.begin(store, server.clock, f"{namespace}:", seed)
+
+    def begin(self, store: QueueStore, clock: Clock, prefix: str, seed: int) -> None:
+        """Set both up; a store that is no Redis begins here."""
+        self.random = random.Random(seed)  # noqa: S311 - which steps to take
         self.usual = self.random.random() < 0.5
         """Whether most requests are of the kind that the scripts have a way of its own for."""
-        namespace = f"twins-{next(_serial)}"
-        self.redis = RedisStore(wire, namespace, Life(), native.now)
-        self.prefix = f"{namespace}:"
-        run(self.redis.authority(5.0))
+        self.store = store
+        self.clock = clock
+        self.prefix = prefix
         self.steps = Steps(MemoryTables())
         self.ahead = 0.0
         self.ours: dict[int, tuple[str, int]] = {0: ("", 0)}
@@ -63,10 +71,10 @@ class Twins:
         entry = Entry(
             SessionCard(SWEEPER, AGES, "", "", "", 1), True, False, 1, self.prefix, SHARED, 0.0, "", False, False
         )
-        run(self.redis.enter(entry, 5.0))
+        run(self.store.enter(entry, 5.0))
         self.steps.enter(self.at(), entry)
         closing = Closing(ClaimRef(SWEEPER, 1, self.prefix, 0), False, True, False, AGES)
-        run(self.redis.close([closing], 5.0))
+        run(self.store.close([closing], 5.0))
         self.steps.close(self.at(), [closing])
 
     def at(self) -> At:
@@ -74,7 +82,7 @@ class Twins:
         return At(wall, wall, native.now())
 
     def same(self, what: str, ours: object, theirs: object) -> None:
-        assert ours == theirs, "\n".join([*self.trace[-12:], what, f"redis: {ours}", f"model: {theirs}"])
+        assert ours == theirs, "\n".join([*self.trace[-12:], what, f"server: {ours}", f"model: {theirs}"])
 
     def live(self) -> None:
         """Take so many steps that each kind comes up often."""
@@ -105,11 +113,19 @@ class Twins:
         row = self.steps.tables.session(self.ids[name])
         over = row is None or row.ended or row.until_us <= self.at().now_us
         # How long a record outlives its session is each one's own affair.
-        both = row is not None and self.server.cli("EXISTS", f"{{{self.prefix[:-1]}:0}}:s:{self.ids[name]}") == 1
+        both = row is not None and self.is_kept(self.ids[name])
         if over and self.ids[name] in self.opened and (not both or self.random.random() < 0.5):
             self.ids[name] += "+"
             self.last[self.ids[name]] = 0
         return self.ids[name]
+
+    def is_kept(self, session: str) -> bool:
+        """Whether the server still has the record of a session."""
+        return bool(self.server.cli("EXISTS", f"{{{self.prefix[:-1]}:0}}:s:{session}") == 1)
+
+    def address(self, name: str) -> str:
+        """Where a session's mail goes."""
+        return f"at-{name}"
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
@@ -126,7 +142,7 @@ class Twins:
         if usual:
             mode = EXCLUSIVE
         entry = Entry(
-            SessionCard(session, TTL, f"at-{session.rstrip('+')}", "client", "host", 7),
+            SessionCard(session, TTL, self.address(session.rstrip("+")), "client", "host", 7),
             pick.random() < (0.0 if usual and session in self.opened else 0.7),
             not usual and pick.random() < 0.3,
             claim,
@@ -143,7 +159,7 @@ class Twins:
         entry = first._replace(opening=entry.opening, extend=entry.extend, again=again and pick.random() < 0.7)
         name = entry.name
         self.trace.append(f"enter {entry}")
-        ours, theirs = run(self.redis.enter(entry, 5.0)), self.steps.enter(self.at(), entry)
+        ours, theirs = run(self.store.enter(entry, 5.0)), self.steps.enter(self.at(), entry)
         self.opened.add(session)
         if ours.number or theirs.number:
             self.ours[ours.number] = self.model[theirs.number] = (session, claim)
@@ -158,7 +174,7 @@ class Twins:
             if self.random.random() < 0.2:
                 refs = (refs[0]._replace(number=0), refs[1]._replace(number=0))
             self.trace.append(f"look {refs[0]}")
-            self.places(run(self.redis.look(refs[0], 5.0)), self.steps.look(self.at(), refs[1]))
+            self.places(run(self.store.look(refs[0], 5.0)), self.steps.look(self.at(), refs[1]))
 
     def close(self) -> None:
         pick, closings = self.random, []
@@ -176,7 +192,7 @@ class Twins:
                     closings.append(tuple(Closing(ref, *flags) for ref in refs))
         if closings:
             self.trace.append(f"close {[ours for ours, _ in closings]}")
-            ours = run(self.redis.close([ours for ours, _ in closings], 5.0))
+            ours = run(self.store.close([ours for ours, _ in closings], 5.0))
             self.same("closed", ours, self.steps.close(self.at(), [theirs for _, theirs in closings]))
 
     def late(self) -> None:
@@ -188,41 +204,41 @@ class Twins:
         self.opened.add(session)
         self.trace.append(f"late {session}")
         closing = Closing(ClaimRef(session, 1, self.prefix + NAMES[0], 0), True, True, False, TTL)
-        self.same("closed", run(self.redis.close([closing], 5.0)), self.steps.close(self.at(), [closing]))
-        card = SessionCard(session, TTL, f"at-{name}", "client", "host", 7)
+        self.same("closed", run(self.store.close([closing], 5.0)), self.steps.close(self.at(), [closing]))
+        card = SessionCard(session, TTL, self.address(name), "client", "host", 7)
         entry = Entry(card, True, False, 1, self.prefix + NAMES[0], EXCLUSIVE, 0.0, "", False, False)
-        self.places(run(self.redis.enter(entry, 5.0)), self.steps.enter(self.at(), entry))
+        self.places(run(self.store.enter(entry, 5.0)), self.steps.enter(self.at(), entry))
 
     def heartbeat(self) -> None:
         session = self.ids[self.random.choice(SESSIONS)]
         self.trace.append(f"heartbeat {session}")
-        ours = run(self.redis.heartbeat(session, TTL, True, 5.0))
+        ours = run(self.store.heartbeat(session, TTL, True, 5.0))
         theirs = self.steps.heartbeat(self.at(), session, TTL, waiting=True)
         self.same("beat", self.beat(session, ours, self.ours), self.beat(session, theirs, self.model))
 
     def end(self) -> None:
         session = self.ids[self.random.choice(SESSIONS)]
         self.trace.append(f"end {session}")
-        run(self.redis.end(session, 5.0))
+        run(self.store.end(session, 5.0))
         self.steps.end(self.at(), session)
         self.sweep()
 
     def steal(self) -> None:
         if (refs := self.ref()) is not None:
             self.trace.append(f"steal {refs[0]}")
-            ours = run(self.redis.steal(refs[0].name, refs[0].number, 5.0))
+            ours = run(self.store.steal(refs[0].name, refs[0].number, 5.0))
             self.same("stolen", ours, self.steps.steal(self.at(), refs[1].name, refs[1].number))
 
     def read(self) -> None:
         session = self.ids[self.random.choice(SESSIONS)]
-        ours = {ref.claim for ref in run(self.redis.claims(session, 5.0))}
+        ours = {ref.claim for ref in run(self.store.claims(session, 5.0))}
         self.same("claims", ours, {ref.claim for ref in self.steps.claims(session)})
         refs = self.random.choices(list(self.refs.values()), k=5) if self.refs else []
-        standing = run(self.redis.standing([ours for ours, _ in refs], 5.0))
+        standing = run(self.store.standing([ours for ours, _ in refs], 5.0))
         self.same("standing", standing, self.steps.standing([theirs for _, theirs in refs]))
-        self.same("names", run(self.redis.names(self.prefix, 5.0)), sorted(self.steps.tables.names(self.prefix)))
+        self.same("names", run(self.store.names(self.prefix, 5.0)), sorted(self.steps.tables.names(self.prefix)))
         for name in NAMES:
-            queues = run(self.redis.inspect(self.prefix + name, 5.0)), self.steps.inspect(self.prefix + name)
+            queues = run(self.store.inspect(self.prefix + name, 5.0)), self.steps.inspect(self.prefix + name)
             shown = [
                 [
                     (whose[c.token], c.mode, c.holds, c.client, c.host, c.pid, c.info)
@@ -235,7 +251,7 @@ class Twins:
     def jump(self) -> None:
         self.trace.append("jump")
         self.ahead += JUMP
-        self.server.clock.jump(JUMP)
+        self.clock.jump(JUMP)
         for _ in range(self.random.choice((0, 0, 2, 4))):
             # These meet the dead before a sweep has removed them.
             self.random.choice((self.look, self.look, self.enter, self.close))()
@@ -244,7 +260,7 @@ class Twins:
 
     def sweep(self) -> None:
         """Clean up on both to the end: how much each step sweeps, and in which order, is its own affair."""
-        run(self.redis.heartbeat(SWEEPER, AGES, False, 5.0))
+        run(self.store.heartbeat(SWEEPER, AGES, False, 5.0))
         self.steps.heartbeat(self.at(), SWEEPER, AGES, waiting=False)
         self.same("grants", *self.grants())
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.servers import processes
+from tests.servers.clock import Clock
 from tests.servers.processes import HOST, PATIENCE, Server, until
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class PostgresServer(Server):
 
     Args:
         fsync: wait for the disk, as a server in earnest does. A killed server loses nothing either way.
+        clock: let the test move its clocks; see `Clock`.
         extra: settings such as `max_connections=20`.
 
     Attributes:
@@ -90,8 +92,9 @@ class PostgresServer(Server):
     shut_signal = signal.SIGINT
     """Ends open connections too."""
 
-    def __init__(self, *, fsync: bool = False, extra: Sequence[str] = ()) -> None:
+    def __init__(self, *, fsync: bool = False, clock: bool = False, extra: Sequence[str] = ()) -> None:
         super().__init__("postgres")
+        self._clock = Clock(os.path.join(self.folder, "clock")) if clock else None
         self.port = self.new_port()
         self.url = f"postgresql://{USER}@{HOST}:{self.port}/postgres"
         self._settings = [f"fsync={'on' if fsync else 'off'}", *extra]
@@ -118,6 +121,20 @@ class PostgresServer(Server):
         family = [pid for pid, _ in self._family()] if self.is_running else []
         super().kill()
         until(lambda: all(map(is_gone, family)), "the backends are gone")
+
+
+    @property
+    def clock(self) -> Clock:
+        assert self._clock is not None, "made without clock=True"
+        return self._clock
+
+    def environment(self) -> dict[str, str]:
+        return {**super().environment(), **(self._clock.environment() if self._clock else {})}
+
+    def close(self) -> None:
+        super().close()
+        if self._clock:
+            self._clock.close()
 
     def command(self) -> list[str]:
         settings = [f"listen_addresses={HOST}", f"port={self.port}", f"unix_socket_directories={self.folder}"]
