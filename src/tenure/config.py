@@ -143,8 +143,11 @@ def shown(url: str | RedisClient) -> str:
         return f"{type(url).__module__.partition('.')[0]}.{type(url).__name__}"
     base, mark, query = url.partition("?")
     if mark:
-        # An engine's options may hold one too.
-        options = (f"{key}=***" if "password" in key else f"{key}={value}" for key, value in parse_qsl(query))
+        # An engine's options may hold one too, by name or as a URL.
+        options = (
+            f"{key}=***" if "password" in key else f"{key}={shown(value) if '://' in value else value}"
+            for key, value in parse_qsl(query)
+        )
         return f"{shown(base)}?{'&'.join(options)}"
     parts = urlsplit(url)
     if "@" not in parts.netloc:
