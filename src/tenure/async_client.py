@@ -381,6 +381,20 @@ class AsyncClient(BaseClient):
         # Asking may wait for a disk or a network, and the loop must not.
         return await asyncio.get_running_loop().run_in_executor(None, self._core.doctor)
 
+    async def migrate(self) -> list[str]:
+        """Make, or bring to this release, what the engine keeps on its server: the tables of PostgreSQL.
+
+        For the one who deploys, not for each client: the user of this URL owns what is made. Of many who ask at once
+        one does it, in one transaction. Other engines need none of this.
+
+        Returns:
+            What was done, in words; empty if there was nothing to do.
+
+        Raises:
+            StoreUnavailable, UnsafeSetup, IncompatibleStore: nothing was changed.
+        """
+        return await asyncio.get_running_loop().run_in_executor(None, self._core.migrate)
+
     async def descriptors(self) -> tuple[int, ...]:
         """Descriptors that, inherited by a child process, keep this client's claims until that child is dead too."""
         await self._open()

@@ -322,6 +322,20 @@ class Client(BaseClient):
         """
         return self._core.doctor()
 
+    def migrate(self) -> list[str]:
+        """Make, or bring to this release, what the engine keeps on its server: the tables of PostgreSQL.
+
+        For the one who deploys, not for each client: the user of this URL owns what is made. Of many who ask at once
+        one does it, in one transaction. Other engines need none of this.
+
+        Returns:
+            What was done, in words; empty if there was nothing to do.
+
+        Raises:
+            StoreUnavailable, UnsafeSetup, IncompatibleStore: nothing was changed.
+        """
+        return self._core.migrate()
+
     def descriptors(self) -> tuple[int, ...]:
         """Descriptors that, inherited by a child process, keep this client's claims until that child is dead too."""
         self._open()

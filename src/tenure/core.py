@@ -161,6 +161,12 @@ class Core:
         worst_first = tuple(sorted(findings, key=lambda finding: -finding.grade))
         return Report(shown(settings.url), engine.kind, engine.scope, settings.ttl, capabilities, worst_first)
 
+    def migrate(self) -> list[str]:
+        """Prepare the engine's server, on a connection of its own. Raises as `Engine.migrate`, and `UsageError`."""
+        if self.is_closed:
+            raise UsageError("this client is closed; open another")
+        return engines.connect(self.settings.url, self.settings.namespace).migrate()
+
     def fork(self) -> None:
         """In a forked child: nothing is held here, and the next use connects anew."""
         self.opening = threading.Lock()

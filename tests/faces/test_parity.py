@@ -57,8 +57,8 @@ def test_what_may_wait_is_async_and_nothing_else(blocking: type, aio: type) -> N
     waits = {name for name, member in members(aio).items() if inspect.iscoroutinefunction(member)}
     assert not [name for name, member in members(blocking).items() if inspect.iscoroutinefunction(member)]
     assert waits <= {
-        "open", "close", "inspect", "names", "steal", "descriptors", "doctor", "acquire", "try_acquire", "release",
-        "confirm", "wait_lost", "__aenter__", "__aexit__",
+        "open", "close", "inspect", "names", "steal", "descriptors", "doctor", "migrate", "acquire", "try_acquire",
+        "release", "confirm", "wait_lost", "__aenter__", "__aexit__",
     }  # fmt: skip
 
 

@@ -52,7 +52,7 @@ class Desk:
     def forget(self) -> None:
         """Begin anew: sessions, claims and names are gone, and so is the mail."""
         for table in ("sessions", "claims", "names", "mail"):
-            self.do(f'DELETE FROM "{self.known.schema}".{table}')
+            self.do(f'DELETE FROM "{self.known.schema}".{table}')  # noqa: S608 - names of this file
         self.listener.notices()
 
 
@@ -66,8 +66,8 @@ class Twins(twins.Twins):
         self.begin(desk.store, desk.server.clock, f"twins-{next(twins._serial)}:", seed)
 
     def is_kept(self, session: str) -> bool:
-        schema = self.desk.known.schema
-        return self.desk.do(f'SELECT count(*) FROM "{schema}".sessions WHERE id = $1', session) == b"1"
+        query = f'SELECT count(*) FROM "{self.desk.known.schema}".sessions WHERE id = $1'  # noqa: S608 - our schema
+        return self.desk.do(query, session) == b"1"
 
     def address(self, name: str) -> str:
         return f"at-{name}" if self.listens else f"poll_at-{name}"

@@ -16,7 +16,9 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import psycopg
 
 from tests.servers import processes
 from tests.servers.clock import Clock
@@ -135,6 +137,16 @@ class PostgresServer(Server):
         super().close()
         if self._clock:
             self._clock.close()
+
+    def url_as(self, user: str, password: str = "") -> str:
+        """The URL of another user."""
+        return self.url.replace(f"{USER}@", f"{user}:{password}@" if password else f"{user}@")
+
+    def run(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Run a statement as the superuser, on a connection of its own; its rows."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode(), values or None)
+            return cursor.fetchall() if cursor.description else []
 
     def command(self) -> list[str]:
         settings = [f"listen_addresses={HOST}", f"port={self.port}", f"unix_socket_directories={self.folder}"]

@@ -96,6 +96,10 @@ def _dispatch(options: argparse.Namespace) -> int:
         from tenure.cli.fence import fence
 
         return fence(options)
+    if options.action == "migrate":
+        from tenure.cli.migrate import migrate
+
+        return migrate(options)
     if options.action == "doctor":
         from tenure.cli.doctor import doctor
 

@@ -108,6 +108,21 @@ prints the definition of the tables that the guards of `tenure.fencing` need, fo
 makes a table in your database.
 """
 
+_MIGRATE = """\
+examples:
+  tenure migrate postgresql://owner@db.example/app
+  tenure migrate "postgresql://owner@db.example/app?schema=locks"
+  TENURE_URL=postgresql://owner:$PASSWORD@db.example/app tenure migrate && psql -c 'GRANT USAGE ON SCHEMA tenure TO app'
+
+makes the tables and functions of PostgreSQL, or brings them to this release, in one transaction; run again it does
+nothing. Whoever the URL names owns them; clients need USAGE on the schema and nothing else. Other engines need no
+tables, and there it does nothing. An argument is seen by every user of this host (ps): a URL with a password belongs
+into TENURE_URL.
+
+exit status: 0 done, or nothing to do; 69 the engine cannot be reached; 64 usage; 78 configuration: a right is missing,
+or a newer release made the tables.
+"""
+
 _COMPLETION = """\
 examples:
   eval "$(tenure completion bash)"                                        # in ~/.bashrc
@@ -158,13 +173,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         words = [*words[1:2], "--help"]
     options = parser.parse_args(words)
     if options.action is None:
-        parser.error("what shall be done? `run`, `ls`, `inspect`, `steal`, `doctor`, `fence` or `completion`")
+        parser.error("what shall be done? `run`, `ls`, `inspect`, `steal`, `doctor`, `migrate`, `fence` or `completion`")
     if options.action == "run":
         options.command = command
         _check_run(parser.children["run"], options)
-    elif options.action == "doctor" and options.target is not None:
+    elif options.action in ("doctor", "migrate") and options.target is not None:
         if options.url is not None:
-            parser.children["doctor"].error("the URL is given twice")
+            parser.children[options.action].error("the URL is given twice")
         options.url = options.target
     if options.action != "run" and command is not None:
         parser.error(f"`{options.action}` takes no command after --")
@@ -202,6 +217,9 @@ def build() -> Parser:
     child.add_argument("what", choices=("schema",), help="what to print")
     child.add_argument("dialect", nargs="?", default="postgresql", choices=("postgresql", "sqlite", "mysql"),
         help="for which database (default: postgresql)")  # fmt: skip
+    child = add("migrate", "make an engine's tables, or bring them to this release", _MIGRATE)
+    child.add_argument("target", nargs="?", metavar="URL", help="the engine; as --url")
+    _fill_common(child)
     child = add("completion", "print a completion script for a shell", _COMPLETION)
     child.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
     return parser

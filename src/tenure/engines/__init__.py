@@ -72,6 +72,17 @@ class Engine(abc.ABC):
             StoreUnavailable, UnsafeSetup, IncompatibleStore: the engine cannot be asked. A finding is never raised.
         """
 
+    def migrate(self) -> list[str]:
+        """Make, or bring to this release, what the engine keeps on its server; neither needs `open`. May block.
+
+        Returns:
+            What was done, in words; empty if there was nothing to do, as always on engines that need no tables.
+
+        Raises:
+            StoreUnavailable, UnsafeSetup, IncompatibleStore: nothing was changed.
+        """
+        return []
+
     @property
     @abc.abstractmethod
     def address(self) -> str:
