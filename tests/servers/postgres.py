@@ -83,6 +83,8 @@ class PostgresServer(Server):
 
     Args:
         fsync: wait for the disk, as a server in earnest does. A killed server loses nothing either way.
+        file_most: bytes to which any of its files may grow; beyond, it finds its disk full. 0: no limit; may be changed
+            for the next start.
         clock: let the test move its clocks; see `Clock`.
         extra: settings such as `max_connections=20`.
 
@@ -94,9 +96,12 @@ class PostgresServer(Server):
     shut_signal = signal.SIGINT
     """Ends open connections too."""
 
-    def __init__(self, *, fsync: bool = False, clock: bool = False, extra: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *, fsync: bool = False, clock: bool = False, file_most: int = 0, extra: Sequence[str] = ()
+    ) -> None:
         super().__init__("postgres")
         self._clock = Clock(os.path.join(self.folder, "clock")) if clock else None
+        self.file_most = file_most
         self.port = self.new_port()
         self.url = f"postgresql://{USER}@{HOST}:{self.port}/postgres"
         self._settings = [f"fsync={'on' if fsync else 'off'}", *extra]
@@ -105,8 +110,10 @@ class PostgresServer(Server):
         if owner is not None:
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
         initdb = [*_demoted(), _program("initdb") or "initdb", "-D", self._data, "-U", USER]
+        # Small segments of the log: they must stay below what a file may grow to.
+        segments = ["--wal-segsize=1"] if file_most else []
         done = subprocess.run(
-            [*initdb, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"],
+            [*initdb, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions", *segments],
             cwd=self.folder,
             env=self.environment(),
             capture_output=True,
@@ -151,7 +158,8 @@ class PostgresServer(Server):
     def command(self) -> list[str]:
         settings = [f"listen_addresses={HOST}", f"port={self.port}", f"unix_socket_directories={self.folder}"]
         options = [word for setting in [*settings, *self._settings] for word in ("-c", setting)]
-        return [*_demoted(), _program("postgres") or "postgres", "-D", self._data, *options]
+        limit = ["prlimit", f"--fsize={self.file_most}:unlimited"] if self.file_most else []
+        return [*_demoted(), *limit, _program("postgres") or "postgres", "-D", self._data, *options]
 
     def is_ready(self) -> bool:
         with socket.create_connection((HOST, self.port), timeout=PATIENCE) as sock:

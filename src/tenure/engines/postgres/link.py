@@ -96,10 +96,12 @@ def _select(how: Callable[..., tuple[list[int], ...]], fd: int, write: bool, sec
 class Link:
     """One connection, for one user at a time."""
 
-    __slots__ = ("_answer", "_conn", "_pid", "_used_at")
+    __slots__ = ("_answer", "_conn", "_fd", "_pid", "_used_at")
 
     def __init__(self, conn: pq.abc.PGconn) -> None:
         self._conn = conn
+        # Kept, for libpq closes the socket when it meets its end, and whoever waits for it must still let go of it.
+        self._fd = -1
         # An answer comes in pieces: what is known of it is kept until the server says that it is ready again.
         self._answer: Answer | None = None
         self._pid = os.getpid()
@@ -107,7 +109,12 @@ class Link:
 
     def fileno(self) -> int:
         """For waiting until there is something to take."""
-        return self._conn.socket
+        return self._fd
+
+    def connected(self) -> None:
+        """The server has let us in."""
+        self._conn.nonblocking = 1
+        self._fd = self._conn.socket
 
     @property
     def backend_pid(self) -> int:
@@ -217,8 +224,9 @@ class Link:
             self._conn.finish()
             return
         # libpq would say goodbye for the parent. The object stays as it is: it forgets by itself whose it was.
-        with suppress(OSError, psycopg.Error):
-            os.close(self._conn.socket)
+        if self._conn.status == pq.ConnStatus.OK:
+            with suppress(OSError):
+                os.close(self._fd)
 
 
 def dial(conninfo: str, timeout: Seconds, wait: Waiter, options: str = READ_COMMITTED) -> Link:
@@ -242,10 +250,10 @@ def dial(conninfo: str, timeout: Seconds, wait: Waiter, options: str = READ_COMM
     link = Link(conn)
     try:
         _connect(conn, time.monotonic() + timeout, wait)
+        link.connected()
     except BaseException:
         link.close()
         raise
-    conn.nonblocking = 1
     if conn.server_version < OLDEST:
         link.close()
         raise UnsafeSetup(f"the server is PostgreSQL {conn.server_version // 10_000}; 12 or newer is needed")
