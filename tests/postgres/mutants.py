@@ -134,8 +134,8 @@ MUTANTS = [
         "a release lets nobody in",
         "B3",
         "close_claims",
-        "                PERFORM settle(x.name, at, x.number, '');\n",
-        "                NULL;\n",
+        "                    PERFORM settle(x.name, at, x.number, '');\n",
+        "                    NULL;\n",
     ),
     Mutant(
         "a close lets nobody in",

@@ -7,6 +7,7 @@ half-way by a fork, and the child would wait for ever for a thread that it does 
 from __future__ import annotations
 
 import encodings.idna  # noqa: F401 - getaddrinfo imports it late, perhaps while another thread forks
+import time
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +21,7 @@ from tenure.engines.postgres.mailbox import LISTENS, POLLS
 from tenure.engines.postgres.migrate import migrate
 from tenure.engines.postgres.store import Known, PostgresStore
 from tenure.engines.postgres.transport_aio import AioListener, AioPoller, AioWire
-from tenure.engines.postgres.transport_blocking import BlockingListener, BlockingPoller, BlockingWire
+from tenure.engines.postgres.transport_blocking import CONNECTIONS_MOST, BlockingListener, BlockingPoller, BlockingWire
 from tenure.errors import StoreUnavailable, TenureError, UsageError
 from tenure.runtimes import native
 from tenure.runtimes.blocking import run
@@ -95,6 +96,21 @@ class PostgresEngine(Engine):
             self._is_pooled, self._options = True, ""
             return dial(self._parsed.conninfo, timeout, wait, "")
 
+    def _dial_for_steps(self, timeout: Seconds, wait: Waiter) -> Link:
+        """Connect, for requests of locks."""
+        end = time.monotonic() + timeout
+        link = self._dial(timeout, wait)
+        if not self._is_pooled:
+            try:
+                link.prepare(self._known.hot, max(0.001, end - time.monotonic()), wait)
+            except OSError as error:
+                link.close()
+                raise StoreUnavailable(str(unknown(error, timeout))) from error
+            except BaseException:
+                link.close()
+                raise
+        return link
+
     def _listen(self, timeout: Seconds, wait: Waiter) -> Link:
         """Connect, past a pooler if need be, and listen."""
         if self._parsed.listen_conninfo is None:
@@ -131,14 +147,14 @@ class PostgresEngine(Engine):
     def address(self) -> str:
         return self._address
 
-    def _wire(self, wait: Waiter = wait_here, most: int | None = None) -> BlockingWire:
-        wire = BlockingWire(self._dial, wait) if most is None else BlockingWire(self._dial, wait, most)
+    def _wire(self, wait: Waiter = wait_here, most: int = CONNECTIONS_MOST) -> BlockingWire:
+        wire = BlockingWire(self._dial_for_steps, wait, most)
         self._closing.callback(wire.shut)
         self._disowning.callback(wire.disown)
         return wire
 
-    def _aio_wire(self, runtime: AioRuntime, most: int | None = None) -> AioWire:
-        wire = AioWire(self._dial, runtime.loop) if most is None else AioWire(self._dial, runtime.loop, most)
+    def _aio_wire(self, runtime: AioRuntime, most: int = CONNECTIONS_MOST) -> AioWire:
+        wire = AioWire(self._dial_for_steps, runtime.loop, most)
         self._closing.callback(wire.shut)
         self._disowning.callback(wire.disown)
         return wire

@@ -96,7 +96,7 @@ def _select(how: Callable[..., tuple[list[int], ...]], fd: int, write: bool, sec
 class Link:
     """One connection, for one user at a time."""
 
-    __slots__ = ("_answer", "_conn", "_fd", "_pid", "_used_at")
+    __slots__ = ("_answer", "_conn", "_fd", "_pid", "_prepared", "_used_at")
 
     def __init__(self, conn: pq.abc.PGconn) -> None:
         self._conn = conn
@@ -105,6 +105,7 @@ class Link:
         # An answer comes in pieces: what is known of it is kept until the server says that it is ready again.
         self._answer: Answer | None = None
         self._pid = os.getpid()
+        self._prepared: dict[bytes, bytes] = {}
         self._used_at = time.monotonic()
 
     def fileno(self) -> int:
@@ -132,8 +133,12 @@ class Link:
         Raises:
             Cut: perhaps a part of it was sent.
         """
+        name = self._prepared.get(statement)
         try:
-            self._conn.send_query_params(statement, values)
+            if name is None:
+                self._conn.send_query_params(statement, values)
+            else:
+                self._conn.send_query_prepared(name, values)
             return self._conn.flush() == 0
         except psycopg.Error as error:
             raise Cut(_said(error)) from error
@@ -195,7 +200,24 @@ class Link:
             OSError: the connection is of no use any more; also TimeoutError, after `timeout` seconds.
         """
         end = time.monotonic() + timeout
-        is_sent = self.send(statement, values)
+        return self._await(self.send(statement, values), end, wait)
+
+    def prepare(self, statements: Sequence[bytes], timeout: Seconds, wait: Waiter) -> None:
+        """Have the server parse statements once; one that it refuses is parsed each time. Raises as `ask`.
+
+        Never through a pooler: the next transaction may be on another connection of its own.
+        """
+        end = time.monotonic() + timeout
+        for statement in statements:
+            name = b"tenure_%d" % len(self._prepared)
+            try:
+                self._conn.send_prepare(name, statement)
+            except psycopg.Error as error:
+                raise Cut(_said(error)) from error
+            if not self._await(self.flush(), end, wait).state:
+                self._prepared[statement] = name
+
+    def _await(self, is_sent: bool, end: float, wait: Waiter) -> Answer:
         fd = self.fileno()
         while not is_sent:
             if not wait(fd, True, end - time.monotonic()):

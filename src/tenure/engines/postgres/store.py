@@ -48,6 +48,10 @@ _MISSING: Final = ("3F000", "42883", "42P01")
 """There is no such schema, function or table."""
 
 
+HOT: Final = (("enter", 20), ("close_claims", 5), ("heartbeat", 7), ("look", 8))
+"""The steps that are made often, and with how many arguments."""
+
+
 class Wire(Protocol):
     """A transport: one statement at a time goes out, and its answer comes in."""
 
@@ -82,6 +86,11 @@ class Known:
         self.commits = commits.encode()
         self.id = ""
         self.hears = True
+
+    @property
+    def hot(self) -> tuple[bytes, ...]:
+        """The statements that are worth preparing."""
+        return tuple(self.statement(*step) for step in HOT)
 
     def statement(self, function: str, arguments: int) -> bytes:
         """The call of a function."""
