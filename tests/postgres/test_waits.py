@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tenure import StoreUnavailable, UnsafeSetup
+from tenure import Client, StoreUnavailable, UnsafeSetup
 from tenure.engines.postgres.link import Cut, dial, wait_here
 from tenure.ports import ClaimRef, Standing
 from tenure.runtimes.blocking import run
@@ -148,8 +148,6 @@ def test_another_default_isolation_that_cannot_be_overridden_is_refused(server: 
 @pytest.mark.skipif(pgbouncer.missing() is not None, reason=str(pgbouncer.missing()))
 @pytest.mark.usefixtures("repeatable")
 def test_a_pooler_in_between_makes_no_difference_to_that(server: PostgresServer, schema: str) -> None:
-    from tenure import Client
-
     with (
         PgBouncer(server) as pooler,
         Client(f"{pooler.url}?schema={schema}&create=yes") as client,
@@ -352,3 +350,66 @@ def test_positive_control_without_a_ceiling_that_is_synced_they_fall(schema: str
         shelf.replace(("AND current_setting('synchronous_commit') = 'off' THEN", "AND false THEN"))
         before, after = crashed(server, shelf)
         assert after < before
+
+
+# -- what waits for the disk ------------------------------------------------------------------------------------------
+
+
+def granted_over_a_crash(shelf: Shelf) -> bool:
+    """Whether a grant that a release has told stands after a crash that loses what was not synced."""
+    first = shelf.enter("first", 1, "n")
+    waits = shelf.enter("second", 1, "n")
+    assert waits.standing is Standing.WAITS
+    assert shelf.close("first", 1, "n", first.number)
+    shelf.server.restart()
+    return run(shelf.store.standing([ClaimRef("second", 1, "n", waits.number)], 5.0))[0]
+
+
+def test_a_grant_is_synced_before_it_is_told_and_what_was_before_it_too(schema: str) -> None:
+    with PostgresServer(fsync=True, extra=LAZY) as server:
+        assert granted_over_a_crash(Shelf(server, schema))
+
+
+def test_positive_control_a_grant_that_is_not_synced_is_lost(schema: str) -> None:
+    with PostgresServer(fsync=True, extra=LAZY) as server:
+        shelf = Shelf(server, schema)
+        shelf.replace(("        PERFORM set_config('tenure.told', 'yes', true);\n", "        NULL;\n"))
+        shelf.enter("other", 1, "m")  # so that not everything is lost
+        assert not granted_over_a_crash(shelf)
+
+
+def extended_over_a_crash(shelf: Shelf) -> bool:
+    """Whether a session lives on that was extended by a claim which waits, and then came a crash."""
+    shelf.enter("holder", 1, "n")
+    shelf.enter("waiter", 1, "m", ttl=3.0)
+    assert shelf.enter("waiter", 2, "n", ttl=LONG, opening=False, extend=True).standing is Standing.WAITS
+    shelf.server.restart()
+    ((left,),) = shelf.run(
+        "SELECT until_us / 1e6 - extract(epoch FROM clock_timestamp()) FROM %S.sessions WHERE id = 'waiter'"
+    )
+    return bool(left > 10)
+
+
+def test_an_extended_session_is_synced_whatever_else_is_not(schema: str) -> None:
+    with PostgresServer(fsync=True, extra=LAZY) as server:
+        assert extended_over_a_crash(Shelf(server, schema))
+
+
+def test_positive_control_an_extension_that_is_not_synced_is_lost(schema: str) -> None:
+    with PostgresServer(fsync=True, extra=LAZY) as server:
+        shelf = Shelf(server, schema)
+        shelf.replace(("                is_extended := true;\n", ""))
+        assert not extended_over_a_crash(shelf)
+
+
+def test_a_release_that_a_crash_brought_back_is_repeated_by_its_client(schema: str) -> None:
+    with PostgresServer(fsync=True, extra=LAZY) as server:
+        url = f"{server.url}?schema={schema}&create=yes"
+        with Client(url, ttl=3.0) as client, Client(url) as other:
+            kept = client.lock("kept").acquire()
+            client.lock("n").acquire().release()
+            server.restart()
+            assert client.names() == ["kept", "n"], "the release was synced: this test shows nothing"
+            with other.lock("n", wait=3.0):
+                assert kept.held
+            kept.release()

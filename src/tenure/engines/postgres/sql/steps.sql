@@ -109,6 +109,18 @@ BEGIN
 END
 $$;
 
+-- Let the commit of this step not wait for the disk, if it grants nothing to anybody. What a crash then takes along is a
+-- place in the queue, whose client asks again, or a release, which its client repeats when it sees another life of the
+-- store (A2). Every grant is synced, and what was committed before it with it. Never after a session was extended:
+-- its client counts on that.
+CREATE OR REPLACE FUNCTION relax() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('tenure.told', true) IS DISTINCT FROM 'yes' THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
+END
+$$;
+
 -- -- mail ------------------------------------------------------------------------------------------------------------
 
 -- Tell a claim that it holds, or with number 0 to look again. It goes with the commit, so never before what it tells.
@@ -119,6 +131,9 @@ LANGUAGE plpgsql AS $$
 DECLARE
     message text := concat_ws(' ', '1', c.session, c.claim, p_number, p_floor);
 BEGIN
+    IF p_number > 0 THEN
+        PERFORM set_config('tenure.told', 'yes', true);
+    END IF;
     IF c.address = '' OR c.session || ' ' || c.claim = asking THEN
         RETURN;
     END IF;
@@ -383,6 +398,9 @@ BEGIN
     prefix := settle(p_name, at, 0, asking);
     needed := blocked(p_name, c.kind, c.permits, c."limit", c.number, at, asking);
     IF cardinality(needed) > 0 THEN
+        IF p_stolen IS NULL THEN
+            PERFORM relax();
+        END IF;
         RETURN json_build_array('waits', c.number, 0, p_stolen, p_life, 0, peers(needed, at));
     END IF;
     -- Settling, or what `blocked` removed, may have told it just now.
@@ -410,6 +428,7 @@ CREATE OR REPLACE FUNCTION enter(
 DECLARE
     g genesis := begin_step(p_format, p_store, p_commits, p_patience_ms);
     last_number bigint;
+    is_extended boolean := false;
     s sessions;
     at bigint;
     new_number bigint;
@@ -436,6 +455,7 @@ BEGIN
             IF p_opening OR p_extend THEN
                 UPDATE sessions SET until_us = at + p_ttl_us WHERE id = p_session;
                 steals := s.stolen;
+                is_extended := true;
             END IF;
             EXIT;
         END IF;
@@ -469,6 +489,9 @@ BEGIN
         END IF;
     END IF;
     IF cardinality(needed) > 0 AND p_at_once THEN
+        IF NOT is_extended THEN
+            PERFORM relax();
+        END IF;
         RETURN json_build_array('busy', 0, 0, steals, which, other, peers(needed, at));
     END IF;
     -- Never drawn before the wait for the row: a late drawer would overtake a rightful holder (B7).
@@ -493,6 +516,9 @@ BEGIN
     END IF;
     UPDATE names SET last = new_number WHERE name = p_name;
     IF new_floor = 0 THEN
+        IF NOT is_extended THEN
+            PERFORM relax();
+        END IF;
         RETURN json_build_array('waits', new_number, 0, steals, which, other, peers(needed, at));
     END IF;
     RETURN json_build_array('holds', new_number, new_floor, steals, which, other, '[]'::json);
@@ -525,6 +551,7 @@ DECLARE
     at bigint;
     were boolean[] := '{}';
     was boolean;
+    is_plain boolean := true;
 BEGIN
     PERFORM begin_step(p_format, p_store, p_commits, p_patience_ms);
     FOR x IN
@@ -548,6 +575,7 @@ BEGIN
         -- The opening request itself may still arrive: an ended record refuses it as long as it could live (B1).
         INSERT INTO sessions AS s VALUES (x.session, at + x.ttl_us, true, 0, '', '', '', 0, ARRAY[x.claim])
             ON CONFLICT (id) DO UPDATE SET tombstones = s.tombstones || x.claim;
+        is_plain := false;
     END LOOP;
     FOR x IN
         SELECT * FROM json_to_recordset(p_closings)
@@ -564,6 +592,7 @@ BEGIN
                 END IF;
             END IF;
         ELSE
+            is_plain := false;
             IF x.number > 0 THEN
                 SELECT * INTO c FROM placed WHERE name = x.name AND number = x.number AND session = x.session;
             ELSE
@@ -584,6 +613,9 @@ BEGIN
         END IF;
         were := were || was;
     END LOOP;
+    IF is_plain THEN
+        PERFORM relax();
+    END IF;
     RETURN to_json(were);
 END
 $$;
