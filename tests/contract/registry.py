@@ -125,6 +125,7 @@ def _emptied(cluster: RedisCluster, scheme: str, options: str = "") -> str:
     return f"{scheme}{hosts}{options}"
 
 
+@contextlib.contextmanager
 def _postgresql(folder: Path) -> Iterator[Callable[[], str]]:
     with PostgresServer() as server:
         yield lambda: f"{server.url}?schema=contract_{next(_serial)}&create=yes"
@@ -162,7 +163,7 @@ REGISTRY: dict[str, Registered] = {
     "rediss+sentinel": Registered(
         "rediss+sentinel://example/service",
         _redis_sentinel_tls,
-        _REDIS,
+        _SERVER,
         multi_process=True,
         conditional=_DURABLE,
         missing=_no_tls,
@@ -170,7 +171,7 @@ REGISTRY: dict[str, Registered] = {
     "redis+cluster": Registered(
         "redis+cluster://example",
         _redis_cluster,
-        _REDIS,
+        _SERVER,
         multi_process=True,
         conditional=_DURABLE,
         missing=redis.missing,
@@ -178,7 +179,7 @@ REGISTRY: dict[str, Registered] = {
     "rediss+cluster": Registered(
         "rediss+cluster://example",
         _redis_cluster_tls,
-        _REDIS,
+        _SERVER,
         multi_process=True,
         conditional=_DURABLE,
         missing=_no_tls,

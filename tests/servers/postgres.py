@@ -131,7 +131,6 @@ class PostgresServer(Server):
         super().kill()
         until(lambda: all(map(is_gone, family)), "the backends are gone")
 
-
     @property
     def clock(self) -> Clock:
         assert self._clock is not None, "made without clock=True"

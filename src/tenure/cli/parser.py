@@ -173,7 +173,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         words = [*words[1:2], "--help"]
     options = parser.parse_args(words)
     if options.action is None:
-        parser.error("what shall be done? `run`, `ls`, `inspect`, `steal`, `doctor`, `migrate`, `fence` or `completion`")
+        parser.error(
+            "what shall be done? `run`, `ls`, `inspect`, `steal`, `doctor`, `migrate`, `fence` or `completion`"
+        )
     if options.action == "run":
         options.command = command
         _check_run(parser.children["run"], options)
