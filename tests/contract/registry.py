@@ -11,8 +11,9 @@ import functools
 import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.servers import certificates, redis
+from tests.servers import certificates, etcd, redis
 from tests.servers.certificates import make_certificates
+from tests.servers.etcd import EtcdCluster, EtcdServer
 from tests.servers.redis import RedisServer
 from tests.servers.redis_sentinels import Sentinels
 
@@ -34,6 +35,7 @@ class Registered(NamedTuple):
         multi_process: several processes may share one of its URLs.
         conditional: what it may declare besides, where its server is set up for that.
         missing: why it cannot run here (a server that is not installed), or None.
+        ttl_least: seconds of the shortest ttl that its server grants; see `Face.ttl`.
     """
 
     example: str
@@ -42,9 +44,11 @@ class Registered(NamedTuple):
     multi_process: bool
     conditional: frozenset[str] = frozenset()
     missing: Callable[[], str | None] = lambda: None
+    ttl_least: float = 0.1
 
 
 _REDIS = frozenset({"fifo", "shared", "semaphore", "multi_host"})
+_ETCD = frozenset({"fifo", "shared", "semaphore", "multi_host"})
 _DURABLE = frozenset({"durable_tokens"})
 DATABASES = ["databases 10000"]
 """A store of its own for each test: a database of one server."""
@@ -92,6 +96,30 @@ def _redis_sentinel(folder: Path) -> Iterator[Callable[[], str]]:
         yield lambda: f"redis+sentinel://{hosts}/{sentinels.name}/{next(_serial)}"
 
 
+def _no_etcd_tls() -> str | None:
+    return etcd.missing() or certificates.missing()
+
+
+@contextlib.contextmanager
+def _etcd(folder: Path) -> Iterator[Callable[[], str]]:
+    with EtcdServer() as server:
+        yield lambda: f"{server.url}/contract-{next(_serial)}"
+
+
+@contextlib.contextmanager
+def _etcd_tls(folder: Path) -> Iterator[Callable[[], str]]:
+    made = make_certificates(folder)
+    with EtcdServer(certificates=made, wants_certificate=True, login="a:b@c", root="contract") as server:
+        shown = f"ca={made.authority}&cert={made.client}&key={made.client_key}"
+        yield lambda: f"{server.url}/contract-{next(_serial)}?{shown}"
+
+
+@contextlib.contextmanager
+def _etcd_cluster(folder: Path) -> Iterator[Callable[[], str]]:
+    with EtcdCluster() as cluster:
+        yield lambda: f"{cluster.url}/contract-{next(_serial)}"
+
+
 REGISTRY: dict[str, Registered] = {
     "memory": Registered("memory://", _memory, frozenset({"fifo", "shared", "semaphore"}), multi_process=False),
     "sqlite": Registered(
@@ -137,6 +165,33 @@ REGISTRY: dict[str, Registered] = {
         multi_process=True,
         conditional=_DURABLE,
         missing=functools.partial(redis.missing, "valkey"),
+    ),
+    "etcd": Registered(
+        "etcd://example",
+        _etcd,
+        _ETCD,
+        multi_process=True,
+        conditional=_DURABLE,
+        missing=etcd.missing,
+        ttl_least=1.0,
+    ),
+    "etcds": Registered(
+        "etcds://example",
+        _etcd_tls,
+        _ETCD,
+        multi_process=True,
+        conditional=_DURABLE,
+        missing=_no_etcd_tls,
+        ttl_least=1.0,
+    ),
+    "etcd-cluster": Registered(
+        "etcd://example",
+        _etcd_cluster,
+        _ETCD,
+        multi_process=True,
+        conditional=_DURABLE,
+        missing=etcd.missing,
+        ttl_least=1.0,
     ),
 }
 """URL scheme, or which server and how it is spoken to, to entry.

@@ -156,7 +156,7 @@ async def test_a_timeout_tells_who_holds_the_name_and_leaves_the_queue(face: Fac
 async def test_who_gives_up_does_not_hold_up_those_behind(face: Face) -> None:
     ours, theirs, third = face.client(), face.client(), face.client()
     lease = await face(ours.lock("name").acquire)
-    gives_up = face.actor().begin(theirs.lock("name", wait=0.3).acquire)
+    gives_up = face.actor().begin(theirs.lock("name", wait=1).acquire)
     await face.waiting(ours, "name", 1)
     patient = face.actor().begin(third.lock("name", wait=20).acquire)
     await face.waiting(ours, "name", 2)

@@ -21,6 +21,8 @@ ENGINES: Final = {
     "rediss": "tenure.engines.redis",
     "redis+unix": "tenure.engines.redis",
     "redis+sentinel": "tenure.engines.redis",
+    "etcd": "tenure.engines.etcd",
+    "etcds": "tenure.engines.etcd",
 }
 """URL scheme to module. Each has `connect(url, namespace) -> Engine`, which checks the URL and touches nothing."""
 
