@@ -49,6 +49,14 @@ class Keys:
         """What refuses a claim's late enqueue; bound to its session's lease."""
         return b"%bt/%b/%d" % (self.prefix, session.encode(), claim)
 
+    def lease(self, session: str, delay: int = 0) -> int:
+        """The id of a session's lease, or of that of its claims with this lock_delay.
+
+        Drawn from the session's own random id, so that a repeated request for it finds the first.
+        """
+        digest = hashlib.blake2b(b"%b%b/%d" % (self.prefix, session.encode(), delay), digest_size=8).digest()
+        return (int.from_bytes(digest, "big") >> 1) | 1
+
     def split(self, key: bytes) -> tuple[str, str, int] | None:
         """Name, session and id of a claim's key; None if it is no claim's."""
         if not key.startswith(self.queues):
@@ -64,15 +72,6 @@ def after(prefix: bytes) -> bytes:
     """The first key behind all that begin with a prefix."""
     bare = prefix.rstrip(b"\xff")
     return bare[:-1] + bytes((bare[-1] + 1,))
-
-
-def lease_id(session: str, delay: int = 0) -> int:
-    """The lease of a session, or of its claims with this lock_delay.
-
-    Drawn from the session's own random id, so that a repeated request for it finds the first.
-    """
-    digest = hashlib.blake2b(f"{session}/{delay}".encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 1) | 1
 
 
 def whole_ttl(ttl: Seconds) -> int:

@@ -226,7 +226,6 @@ class Header(NamedTuple):
     """What every answer begins with."""
 
     cluster: int
-    member: int
     revision: int
     term: int
 
@@ -268,7 +267,7 @@ class Txn(NamedTuple):
 def header(found: Fields) -> Header:
     """The header of an answer, whose first field it is everywhere."""
     inner = fields(data(found, 1))
-    return Header(number(inner, 1), number(inner, 2), number(inner, 3), number(inner, 4))
+    return Header(number(inner, 1) % 2**64, number(inner, 3), number(inner, 4))
 
 
 def kv(raw: bytes) -> Kv:

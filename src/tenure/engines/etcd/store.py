@@ -12,12 +12,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tenure.engines.etcd import messages as m
-from tenure.engines.etcd.keys import Row, after, contender, lease_id, marked, row, value_of, whole_ttl
+from tenure.engines.etcd.keys import Row, after, contender, marked, row, value_of, whole_ttl
 from tenure.engines.etcd.pipe import NOT_FOUND, Refused
 from tenure.engines.etcd.requests import AGAIN_MOST, LeaseGone, Requests, explained
 from tenure.engines.etcd.watches import Waiter, address
 from tenure.engines.listing import shown, stand
-from tenure.errors import StoreUnavailable
+from tenure.errors import OutcomeUnknown, StoreUnavailable
 from tenure.model import Instant, Kind, Mode, Queue
 from tenure.ports import BUSY, GONE, HOLDS, WAITS, Beat, ClaimRef, Peer, Place, SessionFacts
 from tenure.runtimes import native
@@ -61,7 +61,7 @@ class EtcdStore:
         if entry.opening:
             if entry.at_once and not entry.again and (busy := await self._busy(entry, until)):
                 return busy
-            ttl = await self._ask.open_lease(lease_id(entry.session.id), entry.session.ttl, until)
+            ttl = await self._ask.open_lease(self._keys.lease(entry.session.id), entry.session.ttl, until)
         elif entry.extend:
             beat = await self.heartbeat(entry.session.id, entry.session.ttl, False, timeout)
             if beat.over:
@@ -82,14 +82,25 @@ class EtcdStore:
                 return Place(GONE, facts=facts)  # by its tombstone, or its session's end
             mine = self._rows(own.kvs)
             if mine:
-                place = await self._place(mine[0], listing, reply.header.revision, until)
-                return place._replace(facts=facts)
+                return (await self._entered(entry, mine[0], reply, until))._replace(facts=facts)
             # Asked for at once, and others were there.
             found = stand(self._rows(listing.kvs), 0, entry.mode)
             if found.blockers:
                 return Place(BUSY, facts=facts, limit=found.limit)
             sure_below = reply.header.revision + 1
         raise StoreUnavailable("the queue changed all the time; nothing was entered")
+
+    async def _entered(self, entry: Entry, mine: Row, reply: m.Txn, until: float) -> Place:
+        """Where a claim stands that is in its queue now."""
+        try:
+            if reply.succeeded:
+                return await self._place(mine, reply.parts[-1], reply.header.revision, until)
+            # It was there before, and others may have come since: the listing shows them, and not who is in front.
+            ref = ClaimRef(mine.session, mine.claim, entry.name, mine.number)
+            return await self.look(ref, max(0.001, until - self._ask.now()))
+        except StoreUnavailable as error:
+            # What failed had no effect; the claim stands in its queue all the same.
+            raise OutcomeUnknown(*error.args) from error
 
     async def _busy(self, entry: Entry, until: float) -> Place | None:
         """A client that only tries, and has no session yet, needs none to be told that the name is busy."""
@@ -100,7 +111,7 @@ class EtcdStore:
 
     def _entering(self, entry: Entry, sure_below: int) -> bytes:
         keys, card = self._keys, entry.session
-        lease = lease_id(card.id)
+        lease = keys.lease(card.id)
         name = self._bare(entry.name)
         session, queue = keys.session(card.id), keys.queue(name)
         claim, tombstone = (
@@ -175,13 +186,13 @@ class EtcdStore:
         ttl = await self._ask.read([m.get_op(m.get(session))], until)
         if not ttl.parts[0].kvs:
             return False
-        lease = lease_id(mine.session, mine.delay)
+        lease = self._keys.lease(mine.session, mine.delay)
         # Noted first: the keeper keeps it alive from here on.
         self._delays.setdefault(mine.session, {})[mine.delay] = None
         await self._ask.grant(lease, int(ttl.parts[0].kvs[0].value or b"1") + mine.delay, until)
         compares = [
             m.compare(self._keys.genesis, m.VALUE, self._ask.life.genesis),
-            m.compare(session, m.LEASE, lease_id(mine.session)),
+            m.compare(session, m.LEASE, self._keys.lease(mine.session)),
             m.compare(mine.key, m.MOD, mine.mod),
         ]
         reply = await self._ask.txn(
@@ -199,7 +210,7 @@ class EtcdStore:
         freed = await self._free([c for c in closings if not c.clean], until)
         for session, ttl in {c.ref.session: c.ttl for c in closings if c.tombstone}.items():
             # The opening request itself may still arrive: the tombstone then needs a lease that is there.
-            await self._ask.grant(lease_id(session), ttl, until)
+            await self._ask.grant(self._keys.lease(session), ttl, until)
         left = [c for c in closings if c.ref not in freed]
         removed: dict[ClaimRef, bool] = {}
         for _ in range(AGAIN_MOST):
@@ -227,7 +238,7 @@ class EtcdStore:
         if not closing.tombstone:
             return removal
         # One operation of the transaction, whatever it holds: etcd allows 128.
-        grave = m.put_op(self._keys.tombstone(ref.session, ref.claim), b"", lease_id(ref.session))
+        grave = m.put_op(self._keys.tombstone(ref.session, ref.claim), b"", self._keys.lease(ref.session))
         return m.txn_op(m.txn([], [removal, grave]))
 
     async def _free(self, closings: Sequence[Closing], until: float) -> dict[ClaimRef, bool]:
@@ -257,10 +268,10 @@ class EtcdStore:
         until = self._ask.now() + timeout
         for delay in list(self._delays.get(session, ())):
             # First, for it must outlive the other.
-            if not await self._ask.keep_alive(lease_id(session, delay), until):
+            if not await self._ask.keep_alive(self._keys.lease(session, delay), until):
                 return self._over(session, ttl)
         record = m.get_op(m.get(self._keys.session(session)))
-        granted, found = await self._ask.renew(lease_id(session), record, until)
+        granted, found = await self._ask.renew(self._keys.lease(session), record, until)
         if not granted or not found.kvs:
             return self._over(session, ttl)
         return Beat(SessionFacts(granted, self._ask.life.value, found.kvs[0].mod), ())
@@ -278,7 +289,7 @@ class EtcdStore:
         until = self._ask.now() + timeout
         refs: list[ClaimRef] = []
         for delay in (0, *self._delays.get(session, ())):
-            request = m.message((1, lease_id(session, delay)), (2, True))
+            request = m.message((1, self._keys.lease(session, delay)), (2, True))
             (answer,) = await self._ask.call(m.TIME_TO_LIVE, request, until, writes=False)
             for key in m.every(m.fields(answer), 5):
                 parts = self._keys.split(key)
@@ -292,7 +303,7 @@ class EtcdStore:
         # Claims that keep their names closed for a lock_delay stay until their own lease has run out.
         self._delays.pop(session, None)
         try:
-            await self._ask.call(m.REVOKE, m.message((1, lease_id(session))), until, writes=True)
+            await self._ask.call(m.REVOKE, m.message((1, self._keys.lease(session))), until, writes=True)
         except Refused as error:
             if error.code != NOT_FOUND:
                 raise explained(error, writes=True) from error
@@ -330,9 +341,9 @@ class EtcdStore:
         # Its session counts it, and a repeat of its enqueue must not bring it back: claim ids are used once (B1).
         count = [
             m.touch_op(session),
-            m.put_op(self._keys.tombstone(robbed.session, robbed.claim), b"", lease_id(robbed.session)),
+            m.put_op(self._keys.tombstone(robbed.session, robbed.claim), b"", self._keys.lease(robbed.session)),
         ]
-        told = m.txn_op(m.txn([m.compare(session, m.LEASE, lease_id(robbed.session))], count))
+        told = m.txn_op(m.txn([m.compare(session, m.LEASE, self._keys.lease(robbed.session))], count))
         compares = [
             m.compare(self._keys.genesis, m.VALUE, self._ask.life.genesis),
             m.compare(robbed.key, m.CREATE, robbed.create),
