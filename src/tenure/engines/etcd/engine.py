@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tenure.engines.etcd.url import EtcdUrl
     from tenure.findings import Examination
     from tenure.model import Seconds
-    from tenure.ports import Mailbox, QueueStore, Runtime
+    from tenure.ports import ClaimRef, Mailbox, QueueStore, Runtime
     from tenure.runtimes.aio import AioRuntime
 
 
@@ -90,6 +90,12 @@ class EtcdEngine(Engine):
         self._closing.callback(mailbox.close)
         self._disowning.callback(mailbox.disown)
         return mailbox
+
+    def claim_key(self, ref: ClaimRef) -> tuple[bytes, int]:
+        """Where a claim lies, and its create revision."""
+        name = ref.name.partition(":")[2]
+        key = Keys(self._dialer.root, self._namespace).claim(name, ref.session, ref.claim)
+        return key, ref.number - self._life.base
 
     def disown(self) -> None:
         self._disowning.close()

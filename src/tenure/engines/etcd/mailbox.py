@@ -1,8 +1,8 @@
 """The mailbox: one stream of watches over a connection of its own, which is made by the first wait.
 
 Promises: a waiter is woken by the end of a key that blocks it, or by what happens to its own session, and by nothing
-else, so that a hand-over costs the same however many wait; a key is watched from the revision at which it was seen,
-also after a break, so that no end is missed.
+else, so that a hand-over costs the same however many wait; whoever saw a key before its watch began looks again, also
+after a break, so that no end is missed.
 Does not promise that a wake-up means a grant: whoever wakes asks the store (C4).
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tenure.engines.etcd.dial import Dialer
     from tenure.engines.etcd.keys import Keys
     from tenure.engines.etcd.pipe import Pipe
-    from tenure.engines.etcd.watches import Watches
+    from tenure.engines.etcd.watches import Waiter, Watches
     from tenure.model import Seconds
     from tenure.ports import Peer, Runtime
 
@@ -112,10 +112,12 @@ class EtcdMailbox(abc.ABC):
             waiter = found[0][0]
             # Also its own session: a steal is written there, and it ends there.
             own = Wanted(self._keys.session(waiter.session), found[0][1].revision, puts=True)
-            asks = self._watches.set(waiter, [own, *(wanted for _, wanted in found)])
+            asks, late = self._watches.set(waiter, [own, *(wanted for _, wanted in found)])
             if asks and self._reader is not None and self._reader != self._me():
                 # Whoever reads asks for it, and reads on.
                 self._nudge(_WORK)
+            if late:
+                return False
         return not self._is_closed
 
     async def receive(self, until: Instant | None) -> list[Message]:
@@ -230,7 +232,7 @@ class EtcdMailbox(abc.ABC):
     def _ask_for(self, pipe: Pipe, wanted: Wanted) -> None:
         self._last_id += 1
         self._asked[wanted.key], self._ids[self._last_id] = self._last_id, wanted.key
-        request = watch(self._last_id, wanted.key, wanted.revision, puts=wanted.puts)
+        request = watch(self._last_id, wanted.key, puts=wanted.puts)
         if self._stream:
             pipe.http2.send(self._stream, request)
         else:
@@ -293,16 +295,21 @@ class EtcdMailbox(abc.ABC):
 
     def _watched(self, raw: bytes) -> None:
         said = read_watched(raw)
+        if said.created and not said.canceled:
+            key = self._ids.get(said.watch_id)
+            if key is not None:
+                self._hint(self._watches.began(key, said.revision))
         fired = set(said.events)
         if said.canceled:
-            # Also by a compaction behind the revision that was asked for: what happened since is not known.
             key = self._ids.pop(said.watch_id, None)
             if key is not None:
                 self._asked.pop(key, None)
                 fired.add(key)
         for key in fired:
-            for waiter in self._watches.fire(key):
-                self._messages.append(Message(waiter.session, waiter.claim, 0, 0))
+            self._hint(self._watches.fire(key))
+
+    def _hint(self, waiters: Sequence[Waiter]) -> None:
+        self._messages += [Message(waiter.session, waiter.claim, 0, 0) for waiter in waiters]
 
     def _drop(self) -> None:
         pipe, self._pipe = self._pipe, None

@@ -132,9 +132,9 @@ def txn(compares: Iterable[bytes], success: Iterable[bytes], failure: Iterable[b
     )
 
 
-def watch(watch_id: int, key: bytes, revision: int, *, puts: bool) -> bytes:
-    """A request to watch a key from a revision on; without `puts` only its end."""
-    create = message((1, key), (3, revision), (7, watch_id))
+def watch(watch_id: int, key: bytes, *, puts: bool) -> bytes:
+    """A request to watch a key from now on; without `puts` only its end."""
+    create = message((1, key), (7, watch_id))
     if not puts:
         create += _inner(5, bytes((NO_PUT,)))
     return _inner(1, create)
@@ -297,11 +297,14 @@ class Watched(NamedTuple):
 
     Attributes:
         watch_id: which watch.
+        created: it has begun, and tells what happens after `revision`.
         canceled: it has ended; `reason` may say why.
         events: the keys of which something happened.
     """
 
     watch_id: int
+    created: bool
+    revision: int
     canceled: bool
     reason: str
     events: list[bytes]
@@ -311,4 +314,11 @@ def read_watched(raw: bytes) -> Watched:
     """A WatchResponse."""
     found = fields(raw)
     events = [kv(data(fields(event), 2)).key for event in every(found, 11)]
-    return Watched(number(found, 2), bool(number(found, 4)), data(found, 6).decode("utf-8", "replace"), events)
+    return Watched(
+        number(found, 2),
+        bool(number(found, 3)),
+        header(found).revision,
+        bool(number(found, 4)),
+        data(found, 6).decode("utf-8", "replace"),
+        events,
+    )

@@ -173,7 +173,7 @@ class EtcdStore:
         me = Waiter(mine.session, mine.claim)
         if found.blockers:
             due = Instant(self._ask.now() + LOOK_S)
-            peers = tuple(Peer(r.session, address(me, revision + 1, r.key), due) for r in found.blockers)
+            peers = tuple(Peer(r.session, address(me, revision, r.key), due) for r in found.blockers)
             return Place(WAITS, mine.number, 0, peers, None, found.limit)
         self._watches.drop(me)
         if mine.delay and not mine.taken and not await self._take_up(mine, until):
