@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.docs.blocks import ROOT, Block, documents, find_blocks
-from tests.servers import redis
+from tests.servers import etcd, redis
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -51,7 +51,15 @@ def servers() -> Iterator[Callable[[str], dict[str, str]]]:
         def redis_url() -> str:
             return stack.enter_context(redis.RedisServer()).url
 
+        @functools.cache
+        def etcd_url() -> str:
+            return stack.enter_context(etcd.EtcdServer()).url
+
         def variables(source: str) -> dict[str, str]:
+            if "ETCD_URL" in source:
+                if reason := etcd.missing():
+                    pytest.skip(reason)
+                return {"ETCD_URL": etcd_url()}
             if "REDIS_URL" not in source:
                 return {}
             if reason := redis.missing():
