@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import cycle, fencing, handover, leases, reaction, startup, table, waiters
+from benchmarks.etcd import handover as etcd_handover
+from benchmarks.etcd import leases as etcd_leases
+from benchmarks.etcd import waiters as etcd_waiters
 from benchmarks.redis import cycle as redis_cycle
 from benchmarks.redis import handover as redis_handover
 from benchmarks.redis import leases as redis_leases
@@ -40,6 +43,9 @@ SCENARIOS: dict[str, Callable[[bool], list[Row]]] = {
     "redis-tasks": redis_tasks.run,
     "redis-leases": redis_leases.run,
     "fencing": fencing.run,
+    "etcd-handover": etcd_handover.run,
+    "etcd-waiters": etcd_waiters.run,
+    "etcd-leases": etcd_leases.run,
 }
 
 

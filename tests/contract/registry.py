@@ -12,8 +12,9 @@ import itertools
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from tests.servers import certificates, pgbouncer, postgres, redis
+from tests.servers import certificates, etcd, pgbouncer, postgres, redis
 from tests.servers.certificates import make_certificates
+from tests.servers.etcd import EtcdCluster, EtcdServer
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
@@ -38,6 +39,7 @@ class Registered(NamedTuple):
         multi_process: several processes may share one of its URLs.
         conditional: what it may declare besides, where its server is set up for that.
         missing: why it cannot run here (a server that is not installed), or None.
+        ttl_least: seconds of the shortest ttl that its server grants; see `Face.ttl`.
     """
 
     example: str
@@ -46,6 +48,7 @@ class Registered(NamedTuple):
     multi_process: bool
     conditional: frozenset[str] = frozenset()
     missing: Callable[[], str | None] = lambda: None
+    ttl_least: float = 0.1
 
 
 _SERVER = frozenset({"fifo", "shared", "semaphore", "multi_host"})
@@ -136,6 +139,30 @@ def _pgbouncer(folder: Path, listens: bool = False) -> Iterator[Callable[[], str
     with PostgresServer() as server, PgBouncer(server) as pooler:
         beside = f"&listen_url={quote(server.url, safe='')}" if listens else "&poll=0.02"
         yield lambda: f"{pooler.url}?schema=contract_{next(_serial)}&create=yes{beside}"
+
+
+def _no_etcd_tls() -> str | None:
+    return etcd.missing() or certificates.missing()
+
+
+@contextlib.contextmanager
+def _etcd(folder: Path, program: etcd.Program = "etcd") -> Iterator[Callable[[], str]]:
+    with EtcdServer(program=program) as server:
+        yield lambda: f"{server.url}/contract-{next(_serial)}"
+
+
+@contextlib.contextmanager
+def _etcd_tls(folder: Path) -> Iterator[Callable[[], str]]:
+    made = make_certificates(folder)
+    with EtcdServer(certificates=made, wants_certificate=True, login="a:b@c", root="contract") as server:
+        shown = f"ca={made.authority}&cert={made.client}&key={made.client_key}"
+        yield lambda: f"{server.url}/contract-{next(_serial)}?{shown}"
+
+
+@contextlib.contextmanager
+def _etcd_cluster(folder: Path) -> Iterator[Callable[[], str]]:
+    with EtcdCluster() as cluster:
+        yield lambda: f"{cluster.url}/contract-{next(_serial)}"
 
 
 REGISTRY: dict[str, Registered] = {
@@ -231,6 +258,42 @@ REGISTRY: dict[str, Registered] = {
         multi_process=True,
         conditional=_DURABLE,
         missing=pgbouncer.missing,
+    ),
+    "etcd": Registered(
+        "etcd://example",
+        _etcd,
+        _SERVER,
+        multi_process=True,
+        conditional=_DURABLE,
+        missing=etcd.missing,
+        ttl_least=1.0,
+    ),
+    "etcd-3.5": Registered(
+        "etcd://example",
+        functools.partial(_etcd, program="etcd-3.5"),
+        _SERVER,
+        multi_process=True,
+        conditional=_DURABLE,
+        missing=functools.partial(etcd.missing, "etcd-3.5"),
+        ttl_least=1.0,
+    ),
+    "etcds": Registered(
+        "etcds://example",
+        _etcd_tls,
+        _SERVER,
+        multi_process=True,
+        conditional=_DURABLE,
+        missing=_no_etcd_tls,
+        ttl_least=1.0,
+    ),
+    "etcd-cluster": Registered(
+        "etcd://example",
+        _etcd_cluster,
+        _SERVER,
+        multi_process=True,
+        conditional=_DURABLE,
+        missing=etcd.missing,
+        ttl_least=1.0,
     ),
 }
 """URL scheme, or which server and how it is spoken to, to entry.

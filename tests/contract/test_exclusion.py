@@ -159,7 +159,7 @@ async def test_who_gives_up_does_not_hold_up_those_behind(face: Face) -> None:
     for client in (theirs, third):
         # Connecting, by TLS and through sentinels, may take longer than the first one's patience.
         await face(client.names)
-    gives_up = face.actor().begin(theirs.lock("name", wait=0.5).acquire)
+    gives_up = face.actor().begin(theirs.lock("name", wait=1).acquire)
     await face.waiting(ours, "name", 1)
     patient = face.actor().begin(third.lock("name", wait=20).acquire)
     await face.waiting(ours, "name", 2)

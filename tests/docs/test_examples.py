@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.docs.blocks import ROOT, Block, documents, find_blocks
-from tests.servers import postgres, redis
+from tests.servers import etcd, postgres, redis
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -55,7 +55,15 @@ def servers() -> Iterator[Callable[[str], dict[str, str]]]:
         def postgres_url() -> str:
             return stack.enter_context(postgres.PostgresServer()).url
 
-        known = {"REDIS_URL": (redis, redis_url), "POSTGRES_URL": (postgres, postgres_url)}
+        @functools.cache
+        def etcd_url() -> str:
+            return stack.enter_context(etcd.EtcdServer()).url
+
+        known = {
+            "REDIS_URL": (redis, redis_url),
+            "POSTGRES_URL": (postgres, postgres_url),
+            "ETCD_URL": (etcd, etcd_url),
+        }
 
         def variables(source: str) -> dict[str, str]:
             wanted = {name: found for name, found in known.items() if name in source}

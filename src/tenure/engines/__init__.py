@@ -29,6 +29,8 @@ ENGINES: Final = {
     "redis+cluster": "tenure.engines.redis",
     "rediss+cluster": "tenure.engines.redis",
     "postgresql": "tenure.engines.postgres",
+    "etcd": "tenure.engines.etcd",
+    "etcds": "tenure.engines.etcd",
 }
 """URL scheme to module. Each has `connect(url, namespace) -> Engine`, which checks the URL and touches nothing."""
 

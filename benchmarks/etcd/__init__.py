@@ -1,0 +1,1 @@
+"""The scenarios on a node of etcd."""

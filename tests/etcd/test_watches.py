@@ -1,0 +1,163 @@
+"""Who is woken by what: no end is missed, nobody is woken for nothing, and no watch stays behind."""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tenure import AcquireTimeout, Client
+from tenure.engines.etcd.mailbox import EtcdMailbox
+from tenure.engines.etcd.watches import Waiter, Wanted, Watches, address, from_address
+from tenure.runtimes import native
+from tests.etcd.rig import fresh, waits
+from tests.redis.rig import SLACK, Attempt
+from tests.servers import etcd
+from tests.servers.etcd import EtcdServer
+from tests.servers.processes import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+needs_etcd = pytest.mark.skipif(etcd.missing() is not None, reason=etcd.missing() or "")
+
+ONE, TWO = Waiter("s", 1), Waiter("s", 2)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EtcdServer]:
+    with EtcdServer() as server:
+        yield server
+
+
+@pytest.fixture
+def url(server: EtcdServer) -> str:
+    return fresh(server.url)
+
+
+def test_an_address_says_who_watches_what_whatever_the_name() -> None:
+    for name in ("n", "a b", "é/\U0001f512", "a\0b"):
+        key = f"tenure/x/c/{name}\0s/7".encode()
+        assert from_address(address(ONE, 5, key)) == (ONE, Wanted(key, 5))
+
+
+def test_a_key_is_watched_once_and_until_nobody_wants_it() -> None:
+    watches = Watches()
+    assert watches.set(ONE, [Wanted(b"k", 5)]) == (True, False)
+    assert watches.set(TWO, [Wanted(b"k", 6)]) == (False, False)
+    assert watches.changes() == [(b"k", Wanted(b"k", 5))]
+    watches.drop(ONE)
+    assert watches.changes() == []
+    watches.drop(TWO)
+    assert watches.changes() == [(b"k", None)]
+    assert watches.is_empty
+
+
+def test_who_has_seen_it_before_the_watch_began_looks_again() -> None:
+    watches = Watches()
+    watches.set(ONE, [Wanted(b"k", 5)])
+    assert watches.began(b"k", 5) == []
+    assert watches.set(TWO, [Wanted(b"k", 5)]) == (False, False)
+    watches = Watches()
+    watches.set(ONE, [Wanted(b"k", 5)])
+    assert watches.began(b"k", 6) == [ONE]
+    # One that joins it with an even older sight is told at once; one that has seen it since is not.
+    assert watches.set(TWO, [Wanted(b"k", 5)]) == (False, True)
+    assert watches.set(TWO, [Wanted(b"k", 6)]) == (False, False)
+
+
+def test_what_has_fired_is_asked_for_anew() -> None:
+    watches = Watches()
+    watches.set(ONE, [Wanted(b"k", 5), Wanted(b"l", 5)])
+    watches.set(TWO, [Wanted(b"k", 5)])
+    watches.changes()
+    assert set(watches.fire(b"k")) == {ONE, TWO}
+    assert watches.fire(b"k") == []
+    assert watches.changes() == [(b"k", None)]
+    assert watches.set(ONE, [Wanted(b"l", 7)]) == (False, False)
+    assert watches.set(TWO, [Wanted(b"k", 7)]) == (True, False)
+
+
+def test_a_new_connection_asks_for_everything() -> None:
+    watches = Watches()
+    watches.set(ONE, [Wanted(b"k", 5), Wanted(b"s", 5, puts=True)])
+    watches.began(b"k", 9)
+    assert {wanted.key for wanted in watches.everything()} == {b"k", b"s"}
+    assert watches.changes() == []
+    assert watches.set(TWO, [Wanted(b"k", 5)]) == (False, False), "what the old connection said counts no more"
+
+
+@needs_etcd
+def test_an_end_between_the_look_and_the_watch_is_not_missed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = EtcdMailbox._ask
+    with Client(url) as client, Client(url) as other:
+        held = other.lock("n").acquire()
+        released: list[float] = []
+
+        def late(self: EtcdMailbox) -> None:
+            if not released and not self._watches.is_empty:
+                held.hand_over()
+                held.release()
+                released.append(native.now())
+            ask(self)
+
+        monkeypatch.setattr(EtcdMailbox, "_ask", late)
+        with client.lock("n", wait=5) as lease:
+            assert native.now() - released[0] < SLACK
+            assert lease.token > held.token
+
+
+@needs_etcd
+def test_who_gives_up_leaves_no_watch_behind(url: str, server: EtcdServer) -> None:
+    with Client(url) as client, Client(url) as other:
+        before = server.metric("etcd_debugging_mvcc_watcher_total")
+        with other.lock("n"):
+            for _ in range(5):
+                with pytest.raises(AcquireTimeout):
+                    client.lock("n", wait=0.05).acquire()
+        assert len(client._core.ledger.mailbox._watches._keys) == 0  # type: ignore[union-attr]
+        # The client's own session stays watched; what it says of the rest goes with its next wait.
+        with other.lock("m"), pytest.raises(AcquireTimeout):
+            client.lock("m", wait=0.05).acquire()
+        assert server.metric("etcd_debugging_mvcc_watcher_total") - before <= 2
+
+
+@needs_etcd
+def test_a_hand_over_costs_the_same_however_many_wait(url: str, server: EtcdServer) -> None:
+    """Waiters in one client and in several: only the next one is woken."""
+
+    def turn(client: Client) -> bool:
+        with client.lock("n", wait=60) as lease:
+            return lease.held
+
+    def cost(waiters: int) -> float:
+        with Client(url) as one, Client(url) as two:
+            held = one.lock("n").acquire()
+            attempts = [Attempt(functools.partial(turn, (one, two)[number % 2])) for number in range(waiters)]
+            waits(one, "n", waiters)
+            # Each has its claim, and then asks to be told: until nothing more is said.
+            said = -1.0
+            while said != (said := server.messages()):
+                time.sleep(0.1)
+            before = server.messages()
+            held.release()
+            assert all(attempt.outcome() for attempt in attempts)
+            return (server.messages() - before) / waiters
+
+    few, many = cost(6), cost(48)
+    print(f"messages a hand-over: {few:.1f} with 6 waiters, {many:.1f} with 48")
+    assert many < few * 1.25
+    assert many < 9
+
+
+@needs_etcd
+def test_a_stolen_waiter_hears_of_it_long_before_its_heartbeat(url: str) -> None:
+    with Client(url, ttl=60) as client, Client(url) as other, other.lock("n"):
+        attempt: Attempt[Any] = Attempt(client.lock("n", wait=3).acquire)
+        waits(other, "n")
+        stolen = other.inspect("n").waiters[0].token
+        assert other.steal("n", stolen)
+        until(lambda: [c.token for c in other.inspect("n").waiters] > [stolen], "it asks again", 2.0)
+        assert isinstance(attempt.end(), AcquireTimeout)
