@@ -29,7 +29,7 @@ class Mutant(NamedTuple):
     tests: str
 
 
-STEPS, WATCHES, HTTP2 = "test_steps.py", "test_watches.py", "test_http2.py"
+STEPS, WATCHES, GRPC = "test_steps.py", "test_watches.py", "test_grpc.py"
 
 MUTANTS: Final = [
     Mutant(
@@ -113,13 +113,30 @@ MUTANTS: Final = [
         "            (Waiter(closing.ref",
         WATCHES,
     ),
-    Mutant("http2: windows", "http2", "size = min(len(data), self._window, ", "size = min(len(data), ", HTTP2),
     Mutant(
-        "http2: a stream that was given up",
-        "http2",
-        "            return  # given up\n        stream.taken",
-        "            pass\n        stream.taken",
-        HTTP2,
+        "grpc: what was taken is given back",
+        "grpc",
+        "            self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)\n",
+        "",
+        GRPC,
+    ),
+    Mutant(
+        "grpc: a server that leaves still answers", "grpc", "        self._h2.state_machine = _Draining()\n", "", GRPC
+    ),
+    Mutant("grpc: only what was not begun is untouched", "grpc", "if n > last]", "if n >= last]", GRPC),
+    Mutant(
+        "grpc: what waits ends with its stream",
+        "grpc",
+        "        self._unsent.pop(stream, None)\n        return",
+        "        return",
+        GRPC,
+    ),
+    Mutant(
+        "grpc: the events come first",
+        "grpc",
+        "                self._took(event, answers)\n",
+        "                self._took(event, answers)\n                self._flush()\n",
+        GRPC,
     ),
 ]
 

@@ -7,13 +7,13 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Final
 
-from tenure.engines.etcd.http2 import Connection
+from tenure.engines.etcd.grpc import Connection
 from tenure.runtimes import native
 
 if TYPE_CHECKING:
     import socket
 
-    from tenure.engines.etcd.http2 import Answer
+    from tenure.engines.etcd.grpc import Answer
     from tenure.engines.etcd.url import Address
     from tenure.model import Seconds
 
