@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +22,12 @@ from hypothesis import strategies as st
 
 from tenure.engines.etcd import grpc
 from tenure.engines.etcd import messages as m
+from tenure.engines.etcd.dial import Dialer
 from tenure.engines.etcd.grpc import Answer, Broken, Connection
 from tenure.engines.etcd.pipe import Refused
 from tenure.engines.etcd.transport_aio import AioWire
+from tenure.engines.etcd.url import parse
+from tenure.errors import StoreUnavailable
 from tests.etcd.rig import PATIENCE, Bare, fresh
 from tests.servers import etcd
 from tests.servers.etcd import EtcdServer
@@ -252,6 +257,7 @@ def test_what_waits_for_a_window_is_dropped_with_its_stream() -> None:
     peer.h2.increment_flow_control_window(1 << 20)
     assert peer.turn() == []
     assert [len(got) for got in peer.got.values()] == [100, 100, 100]
+    assert peer.resets == {cancelled: ErrorCodes.CANCEL, answered: ErrorCodes.NO_ERROR}
 
 
 @pytest.mark.parametrize("cancels", [False, True])
@@ -417,6 +423,25 @@ def test_whatever_comes_is_answers_or_broken(at: int, noise: bytes, cut: bool) -
     with suppress(Broken):
         for answer in peer.client.feed(said[:at] + noise + said[at + (len(noise) if cut else 0) :]):
             assert answer.stream in (first, second)
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_a_node_that_takes_no_requests_is_passed_over(most: int) -> None:
+    server = H2Connection(H2Configuration(client_side=False))
+    server.local_settings = Settings(client=False, initial_values={SettingCodes.MAX_CONCURRENT_STREAMS: most})
+    server.initiate_connection()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        host, port = listener.getsockname()
+        with ThreadPoolExecutor(1) as others:
+            dialing = others.submit(Dialer(parse(f"etcd://{host}:{port}")).dial, PATIENCE)
+            accepted, _ = listener.accept()
+            with accepted:
+                accepted.sendall(server.data_to_send())
+                if most:
+                    dialing.result().close()
+                else:
+                    with pytest.raises(StoreUnavailable, match="takes no requests"):
+                        dialing.result()
 
 
 # -- etcd -------------------------------------------------------------------------------------------------------------

@@ -92,6 +92,8 @@ class Dialer:
                 sock = context.wrap_socket(sock, server_hostname=address.host)
             pipe = Pipe(sock, address)
             pipe.greet(end)
+            if pipe.http2.is_full:
+                raise OSError("it takes no requests now")
             if self.login.username and not self.token:
                 self._log_in(pipe, end)
         except BaseException:

@@ -9,6 +9,7 @@ Source: gRPC's protocol over HTTP/2; RFC 9113 for what h2 leaves to its user.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
@@ -228,8 +229,7 @@ class Connection:
             if stream := self._streams.get(event.stream_id):
                 stream.headers.update(event.headers)
         elif isinstance(event, events.StreamEnded):
-            if stream := self._forget(event.stream_id):
-                answers.append(Answer(event.stream_id, [], *_status(stream.headers)))
+            self._ended(event.stream_id, answers)
         elif isinstance(event, events.StreamReset):
             if self._forget(event.stream_id):
                 text = f"the server has given the request up (HTTP/2 error {int(event.error_code)})"
@@ -239,6 +239,13 @@ class Connection:
             self.is_greeted = True
         elif isinstance(event, events.ConnectionTerminated):
             self._leaves(event.last_stream_id or 0, answers)
+
+    def _ended(self, number: int, answers: list[Answer]) -> None:
+        if number in self._unsent:  # it is answered, and the rest of the request is not wanted
+            with suppress(H2Error):  # the server has said so itself
+                self._h2.reset_stream(number, ErrorCodes.NO_ERROR)
+        if stream := self._forget(number):
+            answers.append(Answer(number, [], *_status(stream.headers)))
 
     def _leaves(self, last: int, answers: list[Answer]) -> None:
         self.is_leaving = True
