@@ -163,6 +163,10 @@ class Face(abc.ABC):
         """The URL of this test's store with options."""
         return f"{self.url}{'&' if '?' in self.url else '?'}{options}"
 
+    def ttl(self, seconds: float) -> float:
+        """A short ttl; longer where the engine's server grants none so short."""
+        return max(seconds, self.registered.ttl_least)
+
     def client(self, **named: Any) -> Any:
         """A client of this test's store, or of another `url`; closed when the test ends."""
         client = self.make(named.pop("url", self.url), **named)

@@ -36,6 +36,7 @@ class Registered(NamedTuple):
         multi_process: several processes may share one of its URLs.
         conditional: what it may declare besides, where its server is set up for that.
         missing: why it cannot run here (a server that is not installed), or None.
+        ttl_least: seconds of the shortest ttl that its server grants; see `Face.ttl`.
     """
 
     example: str
@@ -44,6 +45,7 @@ class Registered(NamedTuple):
     multi_process: bool
     conditional: frozenset[str] = frozenset()
     missing: Callable[[], str | None] = lambda: None
+    ttl_least: float = 0.1
 
 
 _REDIS = frozenset({"fifo", "shared", "semaphore", "multi_host"})

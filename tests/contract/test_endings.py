@@ -15,8 +15,6 @@ from tenure import LeaseLost, LeaseState, LossReason, TenureError, UsageError
 if TYPE_CHECKING:
     from tests.contract.faces import Face
 
-TTL = 0.6
-
 
 async def test_a_release_frees_the_name_and_may_be_repeated(face: Face) -> None:
     client, other = face.client(), face.client()
@@ -81,7 +79,7 @@ async def test_an_exception_of_the_body_passes_and_the_name_is_free(face: Face) 
 
 
 async def test_a_stolen_lease_is_told_within_a_third_of_its_ttl(face: Face) -> None:
-    ours, operator = face.client(ttl=1.5), face.client()
+    ours, operator = face.client(ttl=face.ttl(1.5)), face.client()
     lease = await face(ours.lock("name").acquire)
     keeps = await face(ours.lock("other").acquire)
     begun = time.monotonic()
@@ -136,7 +134,7 @@ async def test_a_stolen_waiter_asks_again_at_the_end_of_the_queue(face: Face) ->
 
 
 async def test_losing_a_lease_is_raised_on_leaving(face: Face) -> None:
-    ours, operator = face.client(ttl=0.6), face.client()
+    ours, operator = face.client(ttl=face.ttl(0.6)), face.client()
     actor = face.actor()
     lock = ours.lock("name")
     lease = await actor.enter(lock)
@@ -213,7 +211,7 @@ async def test_a_closed_client_is_refused_and_one_never_opened_may_be_closed(fac
 
 
 async def test_a_session_that_idled_past_its_ttl_is_replaced(face: Face) -> None:
-    client = face.client(ttl=0.3)
+    client = face.client(ttl=face.ttl(0.3))
     lease = await face(client.lock("name").acquire)
     old = lease._claim.session.card.id
     await face(lease.release)
@@ -226,21 +224,21 @@ async def test_a_session_that_idled_past_its_ttl_is_replaced(face: Face) -> None
 
 
 async def test_a_held_lease_outlives_many_ttls(face: Face) -> None:
-    client, other = face.client(ttl=0.3), face.client()
+    client, other = face.client(ttl=face.ttl(0.3)), face.client()
     lease = await face(client.lock("name").acquire)
     first = lease.deadline
-    await face.eventually(lambda: lease.deadline > first + 0.9, "three ttls of renewals")
+    await face.eventually(lambda: lease.deadline > first + 3 * face.ttl(0.3), "three ttls of renewals")
     assert lease.held
     assert await face(other.lock("name").try_acquire) is None
 
 
 async def test_a_waiter_outlives_many_ttls(face: Face) -> None:
-    ours, theirs = face.client(), face.client(ttl=0.3)
+    ours, theirs = face.client(), face.client(ttl=face.ttl(0.3))
     lease = await face(ours.lock("name").acquire)
     waiter = face.actor().begin(theirs.lock("name", wait=20).acquire)
     await face.waiting(ours, "name", 1)
     place = (await face(ours.inspect, "name")).waiters[0].token
-    await asyncio.sleep(0.9)
+    await asyncio.sleep(3 * face.ttl(0.3))
     assert [c.token for c in (await face(ours.inspect, "name")).waiters] == [place]
     await face(lease.release)
     assert (await waiter).token == place

@@ -62,7 +62,7 @@ async def test_a_wait_is_claimed_and_one_that_gives_up_abandoned(face: Face) -> 
 
 async def test_heartbeats_are_told(face: Face) -> None:
     events: list[Event] = []
-    client = face.client(ttl=0.9, on_event=events.append)
+    client = face.client(ttl=face.ttl(0.9), on_event=events.append)
     lease = await face(client.lock("one").acquire)
     part, names = client._core.engine.part, (f"two {n}" for n in itertools.count())
     # A store of several parts renews in each of them.
@@ -71,13 +71,13 @@ async def test_heartbeats_are_told(face: Face) -> None:
     renewed = await face.eventually(lambda: of(Renewed, events)[1:], "two renewals")
     assert renewed[0].name == ""
     assert renewed[0].leases == 2
-    assert 0.05 < renewed[0].remaining < 0.9
+    assert 0.05 < renewed[0].remaining < face.ttl(0.9)
 
 
 async def test_a_steal_is_told_to_both_sides(face: Face, caplog: pytest.LogCaptureFixture) -> None:
     robbed: list[Event] = []
     thief: list[Event] = []
-    ours = face.client(ttl=0.6, on_event=robbed.append)
+    ours = face.client(ttl=face.ttl(0.6), on_event=robbed.append)
     theirs = face.client(on_event=thief.append)
     lease = await face(ours.lock("name").acquire)
     with caplog.at_level(logging.INFO, "tenure"):
@@ -99,14 +99,14 @@ async def test_a_steal_that_found_nothing_is_no_event(face: Face) -> None:
 
 async def test_failing_renewals_are_suspect_until_one_is_answered(face: Face, caplog: pytest.LogCaptureFixture) -> None:
     events: list[Event] = []
-    client = face.client(ttl=0.9, on_event=events.append)
+    client = face.client(ttl=face.ttl(0.9), on_event=events.append)
     cut = CutOff(client)
     lease = await face(client.lock("name").acquire)
     cut.off = True
     with caplog.at_level(logging.WARNING, "tenure"):
         (suspect,) = await face.eventually(lambda: of(Suspect, events), "a renewal fails")
     assert (suspect.name, suspect.leases) == ("", 1)
-    assert 0 < suspect.remaining < 0.9
+    assert 0 < suspect.remaining < face.ttl(0.9)
     assert "cut off" in suspect.cause
     assert lease.held
     assert lease.state.value == "suspect"
@@ -121,7 +121,7 @@ async def test_an_engine_that_cannot_be_reached_costs_the_lease_at_its_deadline(
     face: Face, caplog: pytest.LogCaptureFixture
 ) -> None:
     events: list[Event] = []
-    client = face.client(ttl=0.9, on_event=events.append)
+    client = face.client(ttl=face.ttl(0.9), on_event=events.append)
     cut = CutOff(client)
     lease = await face(client.lock("name").acquire)
     cut.off = True
