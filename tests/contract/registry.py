@@ -12,11 +12,12 @@ import itertools
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from tests.servers import certificates, redis
+from tests.servers import certificates, redis, zookeeper
 from tests.servers.certificates import make_certificates
 from tests.servers.redis import RedisServer
 from tests.servers.redis_cluster import RedisCluster
 from tests.servers.redis_sentinels import Sentinels
+from tests.servers.zookeeper import ZooKeeperServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,6 +51,9 @@ class Registered(NamedTuple):
 
 _REDIS = frozenset({"fifo", "shared", "semaphore", "multi_host"})
 _DURABLE = frozenset({"durable_tokens"})
+_ZOOKEEPER_TTL = 1.2
+"""A sixth of it is what a request may take, of a virtual machine that collects its garbage."""
+
 DATABASES = ["databases 10000"]
 """A store of its own for each test: a database of one server."""
 
@@ -125,6 +129,21 @@ def _emptied(cluster: RedisCluster, scheme: str, options: str = "") -> str:
     return f"{scheme}{hosts}{options}"
 
 
+@contextlib.contextmanager
+def _zookeeper(folder: Path) -> Iterator[Callable[[], str]]:
+    with ZooKeeperServer() as server:
+        # A tree of its own for each test.
+        yield lambda: f"{server.url}/contract-{next(_serial)}?{server.options}"
+
+
+@contextlib.contextmanager
+def _zookeeper_tls(folder: Path) -> Iterator[Callable[[], str]]:
+    made = make_certificates(folder)
+    with ZooKeeperServer(certificates=made) as server:
+        where = f"zookeepers://user:a%3Ab%40c@{server.host}:{server.secure_port}"
+        yield lambda: f"{where}/contract-{next(_serial)}?{server.options}&ca={made.authority}"
+
+
 REGISTRY: dict[str, Registered] = {
     "memory": Registered("memory://", _memory, frozenset({"fifo", "shared", "semaphore"}), multi_process=False),
     "sqlite": Registered(
@@ -170,6 +189,22 @@ REGISTRY: dict[str, Registered] = {
         multi_process=True,
         conditional=_DURABLE,
         missing=_no_tls,
+    ),
+    "zookeeper": Registered(
+        "zookeeper://example",
+        _zookeeper,
+        _REDIS | _DURABLE,
+        multi_process=True,
+        missing=zookeeper.missing,
+        ttl_least=_ZOOKEEPER_TTL,
+    ),
+    "zookeepers": Registered(
+        "zookeepers://example",
+        _zookeeper_tls,
+        _REDIS | _DURABLE,
+        multi_process=True,
+        missing=lambda: zookeeper.missing() or certificates.missing(),
+        ttl_least=_ZOOKEEPER_TTL,
     ),
     "redis-resp3": Registered(
         "redis://example",

@@ -28,6 +28,8 @@ ENGINES: Final = {
     "rediss+sentinel": "tenure.engines.redis",
     "redis+cluster": "tenure.engines.redis",
     "rediss+cluster": "tenure.engines.redis",
+    "zookeeper": "tenure.engines.zookeeper",
+    "zookeepers": "tenure.engines.zookeeper",
 }
 """URL scheme to module. Each has `connect(url, namespace) -> Engine`, which checks the URL and touches nothing."""
 
