@@ -150,7 +150,7 @@ def tick(facts: Facts) -> Finding:
 def session(facts: Facts) -> Finding:
     """What is granted of the ttl."""
     found = f"a ttl of {facts.asked:g} s is asked for and {facts.granted:g} s are granted"
-    if facts.granted < TICKS_LEAST * facts.tick:
+    if facts.granted < TICKS_LEAST * facts.tick - 0.001:
         return Finding(
             "session",
             Grade.DANGER,

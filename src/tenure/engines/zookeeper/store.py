@@ -303,7 +303,7 @@ class ZooKeeperStore:
 
     def _check_timeout(self, seat: Seat, berth: Berth) -> None:
         granted, tick = berth.link.timeout, self._hub.tick
-        if granted < TICKS_LEAST * tick:
+        if granted < TICKS_LEAST * tick - 0.001:
             berth.link.close()
             raise UnsafeSetup(
                 f"the server grants sessions of {granted:g} s, and {TICKS_LEAST} ticks of {tick:g} s are needed: raise "
