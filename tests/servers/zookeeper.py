@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from tests.servers import processes
 from tests.servers.clock import Clock
 from tests.servers.processes import HOST, Group, Server, until
+from tests.servers.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -196,27 +197,60 @@ class ZooKeeperServer(Server):
 
 
 class Ensemble(Group):
-    """Three servers, of which two make a quorum.
+    """Three servers, of which two make a quorum, with a network between them that fails on demand.
 
     Args:
         tick: seconds.
         sync_limit: for how many ticks a follower that is cut off from its leader still serves.
-        through: makes the address by which members reach a member, from its number, purpose ("quorum" or "election")
-            and its own address; a proxy may stand there.
+        extra, java: for each server, as there.
     """
 
-    def __init__(self, *, tick: float = TICK, sync_limit: int = 20, extra: Sequence[str] = (), size: int = 3) -> None:
+    def __init__(
+        self,
+        *,
+        tick: float = TICK,
+        sync_limit: int = 20,
+        extra: Sequence[str] = (),
+        java: Sequence[str] = (),
+        size: int = 3,
+    ) -> None:
         super().__init__()
         self.tick = tick
-        self._extra = [f"syncLimit={sync_limit}", *extra]
-        self._size = size
         self._holders = [processes.reserve_port() for _ in range(2 * size)]
         ports = [processes.port_of(holder) for holder in self._holders]
-        lines = [f"server.{n + 1}={HOST}:{ports[2 * n]}:{ports[2 * n + 1]}" for n in range(size)]
-        self.quorum_ports = ports[::2]
-        self.servers = [ZooKeeperServer(tick=tick, members=lines, number=n + 1, extra=self._extra) for n in range(size)]
+        numbers = range(size)
+        # Each follows its leader through a proxy of its own; elections go straight.
+        self._proxies = {(a, b): Proxy((HOST, ports[2 * b])) for a in numbers for b in numbers if a != b}
+        self.servers = [
+            ZooKeeperServer(
+                tick=tick,
+                members=[f"server.{b + 1}={HOST}:{self._port(a, b, ports)}:{ports[2 * b + 1]}" for b in numbers],
+                number=a + 1,
+                extra=[f"syncLimit={sync_limit}", *extra],
+                java=java,
+            )
+            for a in numbers
+        ]
+
+    def _port(self, a: int, b: int, ports: Sequence[int]) -> int:
+        return ports[2 * b] if a == b else self._proxies[a, b].port
+
+    def cut_off(self, server: ZooKeeperServer) -> None:
+        """Keep back all that this member and the others send each other, but for elections."""
+        number = self.servers.index(server)
+        for pair, proxy in self._proxies.items():
+            if number in pair:
+                proxy.hold()
+
+    def heal(self) -> None:
+        """A network without faults; what was held is lost with its connections."""
+        for proxy in self._proxies.values():
+            proxy.cut()
+            proxy.heal()
 
     def set_up(self) -> None:
+        for proxy in self._proxies.values():
+            proxy.__enter__()
         self.start_all(self.servers)
         self.wait_served()
 
@@ -251,5 +285,7 @@ class Ensemble(Group):
 
     def close(self) -> None:
         super().close()
+        for proxy in self._proxies.values():
+            proxy.close()
         for holder in self._holders:
             holder.close()

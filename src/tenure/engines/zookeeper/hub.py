@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from tenure.engines.listing import Stand, stand
 from tenure.engines.zookeeper import jute
 from tenure.engines.zookeeper.layout import Row, rows
-from tenure.engines.zookeeper.link import Batch, Link
+from tenure.engines.zookeeper.link import Link
 from tenure.engines.zookeeper.seat import TICKS_LEAST, Berth, Own, Seat
+from tenure.engines.zookeeper.wire import Batch
 from tenure.ports import Message, SessionCard
 from tenure.runtimes import native
 
@@ -35,6 +36,16 @@ PARENTS_MOST: Final = 10_000
 LOOK: Final = Message("", 0, 0, 0)
 
 
+class _Watched:
+    """A node whose end somebody waits for; the server watches it for us once `is_sent`, also when nobody waits."""
+
+    __slots__ = ("is_sent", "owners")
+
+    def __init__(self) -> None:
+        self.owners: dict[Own, None] = {}
+        self.is_sent = False
+
+
 class Hub:
     """One client's sessions and claims."""
 
@@ -47,8 +58,7 @@ class Hub:
         self.seats: dict[str, Seat] = {}
         self._links: list[Link] = []
         self._spare: Link | None = None
-        self._watches: dict[tuple[Link, str], list[Own]] = {}
-        """Who waits for the end of a node; an entry means that the server watches it for us."""
+        self._watches: dict[tuple[Link, str], _Watched] = {}
         self._mutex = native.mutex()
         self._is_shut = False
 
@@ -110,6 +120,7 @@ class Hub:
         link.on_return = lambda: self._returned(link)
         self._links = [known for known in self._links if not known.over]
         self._links.append(link)
+        self._watches = {key: node for key, node in self._watches.items() if not key[0].over}
         return link
 
     def end(self, session: str) -> None:
@@ -143,9 +154,7 @@ class Hub:
             if seat.claims.get(own.claim) is own:
                 del seat.claims[own.claim]
             for path in own.watched:
-                watchers = self._watches.get((own.berth.link, path), [])
-                if own in watchers:
-                    watchers.remove(own)
+                self._forget(own, path)
 
     def stand(self, own: Own, nodes: list[str]) -> tuple[Stand[Row], Row | None] | None:
         """Where a claim stands in a listing, and the first of its co-holders if it is another; None if it is gone.
@@ -181,20 +190,26 @@ class Hub:
 
     def _arm(self, own: Own, paths: set[str]) -> None:
         link = own.berth.link
+        new = []
         with self._mutex:
-            new = []
             for path in own.watched - paths:
-                self._watches[link, path].remove(own)
-            for path in paths - own.watched:
-                watchers = self._watches.get((link, path))
-                if watchers is None:
-                    watchers = self._watches[link, path] = []
-                    new.append(path)
-                watchers.append(own)
-            own.watched = paths
-        for path in new:
+                self._forget(own, path)
+            for path in paths:
+                node = self._watches.setdefault((link, path), _Watched())
+                node.owners[own] = None
+                if not node.is_sent:
+                    new.append((path, node))
+            own.watched = set(paths)
+        for path, node in new:
             # A look at the data, as a watch on a node's existence would stay behind where there is none.
             self._then(link, jute.get(path, watch=True), lambda answer, path=path: self._armed(link, path, answer))
+            # Only now: if Ctrl-C came before, the next who waits sends it again.
+            node.is_sent = True
+
+    def _forget(self, own: Own, path: str) -> None:
+        node = self._watches.get((own.berth.link, path))
+        if node is not None:
+            node.owners.pop(own, None)
 
     def _armed(self, link: Link, path: str, answer: object) -> None:
         if isinstance(answer, jute.Refusal):
@@ -211,17 +226,17 @@ class Hub:
 
     def _gone(self, link: Link, path: str) -> None:
         with self._mutex:
-            watchers = self._watches.pop((link, path), [])
-            for own in watchers:
+            node = self._watches.pop((link, path), _Watched())
+            for own in node.owners:
                 own.watched.discard(path)
-        for own in watchers:
+        for own in node.owners:
             if own.waits:
                 self._look(own)
 
     def _returned(self, link: Link) -> None:
         """Connected anew: the server watches nothing for us any more."""
         with self._mutex:
-            self._watches = {key: owns for key, owns in self._watches.items() if key[0] is not link}
+            self._watches = {key: node for key, node in self._watches.items() if key[0] is not link}
             seats = [seat for seat in self.seats.values() if any(b.link is link for b in seat.berths)]
             waiting = [own for seat in seats for own in seat.claims.values() if own.waits and own.berth.link is link]
             for own in waiting:

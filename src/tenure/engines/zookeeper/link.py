@@ -11,23 +11,23 @@ whoever holds something writes. A session of which nobody asks anything is close
 from __future__ import annotations
 
 import random
-import select
 import socket
 import ssl
 import struct
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tenure.engines.zookeeper import jute
 from tenure.engines.zookeeper.dial import Expired
+from tenure.engines.zookeeper.wire import WANT, Batch, Watch
 from tenure.errors import OutcomeUnknown, SetupError, StoreUnavailable
 from tenure.model import Instant
 from tenure.observe.log import logger
 from tenure.runtimes import native
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from tenure.engines.zookeeper.dial import Dialer
     from tenure.engines.zookeeper.url import Address
@@ -45,36 +45,6 @@ GOODBYE_S: Final = 1.0
 """Seconds that a server has to answer the last request."""
 
 _RESET: Final = struct.pack("ii", 1, 0)
-_WANT: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-
-
-class Batch:
-    """Requests that go out in one write.
-
-    Attributes:
-        answers: as the requests want them; a `Refusal` for one that was refused.
-        error: why there are none.
-        sent: when it went out; None while it has not.
-        since: when the first message of its connection was sent.
-    """
-
-    __slots__ = ("_done", "answers", "error", "is_done", "requests", "sent", "since")
-
-    def __init__(self, requests: Sequence[jute.Request], done: Callable[[], object]) -> None:
-        self.requests = requests
-        self.answers: list[Any] = []
-        self.error: Exception | None = None
-        self.is_done = False
-        self.sent: Instant | None = None
-        self.since = Instant(0.0)
-        self._done = done
-
-    def finish(self, error: Exception | None = None) -> None:
-        """It was answered, or never will be; once."""
-        if not self.is_done:
-            self.error = error
-            self.is_done = True
-            self._done()
 
 
 class Link:
@@ -125,7 +95,7 @@ class Link:
             is_over = bool(self.over)
             if not is_over:
                 self._used = native.now()
-                if self._socket is not None:
+                if self._socket is not None and not self._broken:
                     self._send(batch)
                 else:
                     self._queue.append(batch)
@@ -190,12 +160,17 @@ class Link:
     # -- sending, under the mutex -----------------------------------------------------------------------------------
 
     def _send(self, batch: Batch) -> None:
-        batch.sent, batch.since = native.now(), self._since
-        was_empty = not self._out
+        entries, payload, xid = [], b"", self._xid
         for request in batch.requests:
-            self._xid = self._xid % 0x7FFFFFFF + 1
-            self._pending.append((self._xid, request, batch))
-            self._out += jute.frame(self._xid, request)
+            xid = xid % 0x7FFFFFFF + 1
+            entries.append((xid, request, batch))
+            payload += jute.frame(xid, request)
+        was_empty = not self._out
+        batch.sent, batch.since = native.now(), self._since
+        # No call from here to the end: Ctrl-C comes after calls, and must not come between these.
+        self._xid = xid
+        self._out += payload
+        self._pending += entries
         if was_empty:
             self._flush()
             if self._out or self._broken:
@@ -208,10 +183,16 @@ class Link:
             while self._out:
                 sent = self._socket.send(self._out)
                 del self._out[:sent]
-        except _WANT:
+        except WANT:
             return
         except OSError as error:
             self._broken = f"the connection broke: {error}"
+        except BaseException:
+            # Ctrl-C: nobody knows what was sent, and nothing may be sent twice.
+            self._out.clear()
+            self._broken = "a request was interrupted"
+            self._nudge()
+            raise
 
     # -- the thread -------------------------------------------------------------------------------------------------
 
@@ -265,7 +246,7 @@ class Link:
             self._end(self._trouble, StoreUnavailable(f"no server opened a session; {self._trouble}"))
             return False
         self._pause = min(PAUSE_MOST_S, self._pause * 2)
-        self._wait(None, self._pause * (0.5 + random.random()))  # noqa: S311 - jitter
+        Watch(self._wake).wait(self._pause * (0.5 + random.random()))  # noqa: S311 - jitter
         return False
 
     _pause = PAUSE_FIRST_S
@@ -296,6 +277,7 @@ class Link:
         sock = self._socket
         if sock is None:
             return
+        watch = Watch(self._wake, sock)
         said_goodbye: Instant | None = None
         while True:
             now = native.now()
@@ -304,8 +286,9 @@ class Link:
             elif said_goodbye is None and self._is_due(now):
                 said_goodbye = now
                 self._say(jute.CLOSING)
-            self._do_chores(now)
-            self._wait(sock, self._patience(now))
+            if self._chores:
+                self._do_chores(now)
+            watch.wait(self._patience(now), wants_write=bool(self._out))
             messages = self._received(sock)
             for message in messages:
                 self._take(message)
@@ -324,11 +307,12 @@ class Link:
 
     def _is_due(self, now: Instant) -> bool:
         """Whether it is time to end the session."""
+        if now < self._used + self._idle and not self._is_closing:
+            return False
         with self._mutex:
             if self._chores:
                 return False
-            idle = self.timeout if self.linger is None else self.linger
-            self._is_closing = self._is_closing or (not self._pending and now >= self._used + idle)
+            self._is_closing = self._is_closing or (not self._pending and now >= self._used + self._idle)
             return self._is_closing
 
     def _do_chores(self, now: Instant) -> None:
@@ -349,38 +333,26 @@ class Link:
 
     def _patience(self, now: Instant) -> Seconds:
         """How long to wait for something to happen."""
-        due = self._used + (self.timeout if self.linger is None else self.linger)
+        due = self._used + self._idle
         if self._pending:
             due = min(due, (self._pending[0][2].sent or now) + self.timeout / 3)
-        for at in list(self._chores.values()):
-            due = min(due, at)
+        if self._chores:
+            due = min(due, *list(self._chores.values()))
         # In slices: a timer sleeps through suspend.
         return min(1.0, max(0.001, due - now))
+
+    @property
+    def _idle(self) -> Seconds:
+        return self.timeout if self.linger is None else self.linger
 
     def _is_mute(self) -> bool:
         oldest = self._pending[0][2].sent
         return oldest is not None and native.now() > oldest + self.timeout / 3
 
-    def _wait(self, sock: socket.socket | None, seconds: Seconds) -> None:
-        """Until something can be read or written, or somebody nudges."""
-        poll = native.original("select", "poll")
-        try:
-            if poll is None:
-                reads = [self._wake] if sock is None else [self._wake, sock]
-                select.select(reads, [sock] if sock is not None and self._out else [], [], seconds)
-            else:
-                poller = poll()
-                poller.register(self._wake.fileno(), select.POLLIN)
-                if sock is not None:
-                    poller.register(sock.fileno(), select.POLLIN | (select.POLLOUT if self._out else 0))
-                poller.poll(seconds * 1000)
-            self._wake.recv(4096)
-        except _WANT:
-            return
-
     def _received(self, sock: socket.socket) -> list[bytes]:
         with self._mutex:
-            self._flush()
+            if self._out:
+                self._flush()
             try:
                 while True:
                     part = sock.recv(1 << 16)
@@ -390,7 +362,7 @@ class Link:
                     self._in += part
                     if len(part) < 1 << 16 and not isinstance(sock, ssl.SSLSocket):
                         break
-            except _WANT:
+            except WANT:
                 pass
             except OSError as error:
                 self._broken = self._broken or f"the connection broke: {error}"
@@ -453,4 +425,4 @@ class Link:
                     self._is_closing = True
                     self._serve()
                     return
-            self._wait(None, PAUSE_MOST_S / 2)
+            Watch(self._wake).wait(PAUSE_MOST_S / 2)
