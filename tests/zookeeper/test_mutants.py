@@ -68,6 +68,18 @@ MUTANTS: Final = (
         ((HUB, "            if own.waits:\n                self._look(own)", "            pass"),),
     ),
     Mutant(
+        "B4", "a waiter that gives up grants the next", "test_operation.py::test_who_dies_or_gives_up_in_the_middle_grants_nobody_behind_it",
+        ((STORE, "if closing.held and own.mode == EXCLUSIVE:", "if own.mode == EXCLUSIVE:"),),
+    ),
+    Mutant(
+        "B4", "any end in front is a grant", "test_operation.py::test_who_dies_or_gives_up_in_the_middle_grants_nobody_behind_it",
+        ((HUB, "if own.waits and released and own.mode == EXCLUSIVE:", "if own.waits and own.mode == EXCLUSIVE:"),),
+    ),
+    Mutant(
+        "B8", "readers need no look for their floor", "test_operation.py::test_readers_behind_a_writer_learn_their_floor",
+        ((HUB, "if own.waits and released and own.mode == EXCLUSIVE:", "if own.waits and released:"),),
+    ),
+    Mutant(
         "B7", "the sequence is the token", "test_operation.py::test_tokens_rise_when_the_parent_was_removed_and_made_anew",
         ((STORE, '        own.node = path.rpartition("/")[2]\n        own.number = stat.czxid + genesis.base', '        own.node = path.rpartition("/")[2]\n        own.number = int(own.node[-10:]) + 1'),),
     ),

@@ -175,7 +175,7 @@ def test_a_heartbeat_is_one_message_and_one_more_after_a_steal() -> None:
 # -- messages for each hand-over --------------------------------------------------------------------------------------
 
 
-def test_a_hand_over_takes_five_messages_however_many_wait() -> None:
+def test_a_hand_over_takes_four_messages_however_many_wait() -> None:
     waiters, turns = 24, 5
     with ZooKeeperServer() as server:
         clients = [Client(url_of(server), ttl=LONG) for _ in range(waiters)]
@@ -196,8 +196,56 @@ def test_a_hand_over_takes_five_messages_however_many_wait() -> None:
         print(f"{each:.2f} messages for each of {waiters * turns} grants, {waiters} waiting")
         for client in clients:
             client.close()
-        # Whoever is nobody's successor needs fewer, and each first use makes the name's container.
-        assert each <= 5.3
+        # Create, list, watch, release; and whoever has nobody in front does not watch.
+        assert each <= 4.3
+
+
+def test_who_dies_or_gives_up_in_the_middle_grants_nobody_behind_it(url: str, client: Client) -> None:
+    """Only a holder's release lets the next one in without a look."""
+    held = client.lock("n").acquire()
+    with Client(url, ttl=LONG) as middle, Client(url, ttl=LONG) as last:
+        gives_up: Attempt[Any] = Attempt(middle.lock("n", wait=0.5).acquire)
+        waits(client, "n")
+        patient: Attempt[Any] = Attempt(last.lock("n", wait=30).acquire)
+        waits(client, "n", 2)
+        assert isinstance(gives_up.end(), TimeoutError)
+        waits(client, "n")
+        stolen: Attempt[Any] = Attempt(middle.lock("n", wait=30).acquire)
+        waits(client, "n", 2)
+        with program('client = Client(url, ttl=0.9)\nclient.lock("n", wait=30).acquire()', url) as process:
+            waits(client, "n", 3)
+            behind: Attempt[Any] = Attempt(client.lock("n", wait=30).acquire)
+            waits(client, "n", 4)
+            process.kill()
+            waits(client, "n", 3)
+        client.steal("n", client.inspect("n").waiters[1].token)
+        time.sleep(0.3)
+        assert not patient.ended_at
+        assert not stolen.ended_at
+        assert not behind.ended_at
+        assert [c.token for c in client.inspect("n").holders] == [held.token]
+        held.release()
+        for one in (patient, behind, stolen):
+            lease = one.outcome()
+            lease.hand_over()
+            assert [c.token for c in client.inspect("n").holders] == [lease.token]
+            lease.release()
+
+
+def test_readers_behind_a_writer_learn_their_floor(client: Client, url: str) -> None:
+    held = client.lock("n").acquire()
+    with Client(url, ttl=LONG) as one, Client(url, ttl=LONG) as two:
+        first: Attempt[Any] = Attempt(one.lock("n", shared=True, wait=30).acquire)
+        waits(client, "n")
+        second: Attempt[Any] = Attempt(two.lock("n", shared=True, wait=30).acquire)
+        waits(client, "n", 2)
+        held.release()
+        leases = [first.outcome(), second.outcome()]
+        for lease in leases:
+            lease.hand_over()
+        assert [lease.floor for lease in leases] == [leases[0].token] * 2
+        for lease in leases:
+            lease.release()
 
 
 # -- lock_delay -------------------------------------------------------------------------------------------------------

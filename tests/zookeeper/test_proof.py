@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tenure import UsageError
 from tenure.engines.zookeeper import jute
-from tenure.engines.zookeeper.layout import Layout, claim_node, rows
+from tenure.engines.zookeeper.layout import Layout, ahead, claim_node, rows
 from tenure.engines.zookeeper.seat import Proof
 from tenure.engines.zookeeper.url import Address, Login, parse
 from tenure.model import EXCLUSIVE, SHARED, Instant, Kind, Mode
@@ -69,6 +69,24 @@ def test_a_wrapped_sequence_is_in_front_of_what_came_after_it() -> None:
     assert "".join(row.session for row in rows(nodes)) == "abc"
     # The mutant, which compares the numbers alone, puts the oldest last.
     assert next(row.session for row in sorted(rows(nodes), key=lambda row: row.number)) == "c"
+
+
+@given(st.lists(st.tuples(st.sampled_from("es"), st.booleans()), min_size=1, max_size=12), st.integers(0, 3), st.data())
+def test_the_nearest_in_front_is_that_of_the_whole_queue(modes: list[Any], start: int, data: Any) -> None:
+    first = [0, 2**31 - 4, -(2**31), 9_999_990][start]
+    nodes = []
+    for at, (mode, is_stranger) in enumerate(modes):
+        sequence = (first + at + 2**31) % 2**32 - 2**31
+        text = f"{sequence:010d}" if sequence >= 0 else str(sequence)
+        nodes.append(f"stranger~{text}" if is_stranger and at else f"{mode}.s{at}.1~{text}")
+    own = data.draw(st.sampled_from([node for node in nodes if not node.startswith("stranger")]))
+    shuffled = data.draw(st.permutations(nodes))
+    whole = ahead(shuffled, own, SHARED)
+    nearest = ahead(shuffled, own, EXCLUSIVE)
+    assert whole is not None
+    assert nearest is not None
+    assert nearest[-1:] == whole[-1:]
+    assert ahead(shuffled, "e.gone.1~0000000000", EXCLUSIVE) is None
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tenure.engines.listing import Stand, stand
 from tenure.engines.zookeeper import jute
-from tenure.engines.zookeeper.layout import Row, rows
+from tenure.engines.zookeeper.layout import Row, ahead, rows
 from tenure.engines.zookeeper.link import Link
 from tenure.engines.zookeeper.seat import TICKS_LEAST, Berth, Own, Seat
 from tenure.engines.zookeeper.wire import Batch
+from tenure.model import EXCLUSIVE
 from tenure.ports import Message, SessionCard
 from tenure.runtimes import native
 
@@ -161,19 +162,18 @@ class Hub:
 
         Sets the watches of one that waits.
         """
-        queue = rows(nodes)
-        at = next((n for n, row in enumerate(queue) if row.node == own.node), -1)
-        if at < 0:
+        front = ahead(nodes, own.node, own.mode)
+        if front is None:
             own.waits = False
             return None
-        found = stand(queue[:at], queue[at].number, own.mode)
+        found = stand(front, 0, own.mode)
         if found.blockers:
             own.waits = True
             self._arm(own, {f"{own.queue}/{row.node}" for row in found.blockers})
             return found, None
         own.waits = False
         own.told = True
-        return found, queue[0] if at else None
+        return found, front[0] if front else None
 
     def stand_behind(self, own: Own, nodes: list[str]) -> Stand[Row]:
         """Where a claim would stand that came now."""
@@ -222,15 +222,20 @@ class Hub:
             self._then(link, jute.exists(event.path, watch=True), lambda _: None)
             self.post(LOOK)
         elif event.path:
-            self._gone(link, event.path)
+            self._gone(link, event.path, released=event.type == jute.CHANGED)
 
-    def _gone(self, link: Link, path: str) -> None:
+    def _gone(self, link: Link, path: str, *, released: bool = False) -> None:
+        """A claim has gone; `released` by one that held its name alone, so that who is next holds it (B4)."""
         with self._mutex:
             node = self._watches.pop((link, path), _Watched())
             for own in node.owners:
                 own.watched.discard(path)
         for own in node.owners:
-            if own.waits:
+            if own.waits and released and own.mode == EXCLUSIVE:
+                own.waits = False
+                own.told = True
+                self.post(Message(own.session, own.claim, own.number, own.number))
+            elif own.waits:
                 self._look(own)
 
     def _returned(self, link: Link) -> None:

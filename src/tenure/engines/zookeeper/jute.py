@@ -61,8 +61,8 @@ SESSION_MOVED: Final = -118
 QUOTA_EXCEEDED: Final = -125
 THROTTLED: Final = -127
 
-DELETED: Final = 2
-"""The type of a watch's event: its node is gone."""
+CHANGED: Final = 3
+"""The type of a watch's event: its node was written."""
 
 
 class Stat(NamedTuple):

@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote
 from tenure.model import EXCLUSIVE, SHARED, Contender, Kind, Mode, UtcTime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from tenure.engines.zookeeper.jute import Stat
     from tenure.ports import SessionCard
@@ -126,6 +126,22 @@ def rows(nodes: Iterable[str]) -> list[Row]:
         zero = found[0].number
         found.sort(key=lambda row: (row.number - zero + _HALF) % _WHOLE)
     return found
+
+
+def ahead(nodes: Sequence[str], own: str, mode: Mode) -> list[Row] | None:
+    """The claims in front of one, in order; of an exclusive one the nearest alone, which blocks it. None if it is gone.
+
+    Whoever enters behind hundreds reads as many names: for them a text of ten digits is compared, and one is parsed.
+    """
+    if mode.kind is Kind.EXCLUSIVE and own in nodes and not any("~-" in node for node in nodes):
+        place = own[-10:]
+        nearest = max((node for node in nodes if node[-10:] < place), key=lambda node: node[-10:], default=None)
+        found = rows([nearest]) if nearest is not None else []
+        if found or nearest is None:
+            return found
+    queue = rows(nodes)
+    at = next((n for n, row in enumerate(queue) if row.node == own), -1)
+    return None if at < 0 else queue[:at]
 
 
 def _mode(shown: str) -> Mode:

@@ -19,7 +19,7 @@ from tenure.engines.zookeeper.layout import claim_node, contender, rows, who
 from tenure.engines.zookeeper.seat import Own, Seat
 from tenure.engines.zookeeper.sessions import SessionSteps
 from tenure.errors import OutcomeUnknown, StoreUnavailable
-from tenure.model import Instant
+from tenure.model import EXCLUSIVE, Instant
 from tenure.ports import BUSY, GONE, HOLDS, WAITS, ClaimRef, Peer, Place
 from tenure.runtimes import native
 
@@ -176,6 +176,10 @@ class ZooKeeperStore(SessionSteps):
         own = seat.claims.get(closing.ref.claim) if seat else None
         if own is None or not own.node or self._is_delayed(own, closing):
             return None
+        if closing.held and own.mode == EXCLUSIVE:
+            # Whoever is next hears that it was written before it went, and needs no look to know that it holds: only
+            # the holder says so, of whom nobody was in front. A claim that dies or gives up just goes.
+            return self.begin(own.berth.link, [jute.multi(jute.write(own.path), jute.delete(own.path))])
         return self.begin(own.berth.link, [jute.delete(own.path)])
 
     async def _end_close(self, closing: Closing, question: Question | None, until: Instant) -> bool:
@@ -187,6 +191,9 @@ class ZooKeeperStore(SessionSteps):
         try:
             if question is not None:
                 [answer] = (await self.ended(question, until)).answers
+                if isinstance(answer, list):
+                    _, code = self.fault(answer)
+                    answer = Refusal(code) if code != jute.OK else None
             elif own is not None and own.node:
                 own.berth.link.remove_later(own.path, Instant(native.now() + own.berth.delay))
                 answer = None
