@@ -24,6 +24,9 @@ from benchmarks.redis import handover as redis_handover
 from benchmarks.redis import leases as redis_leases
 from benchmarks.redis import tasks as redis_tasks
 from benchmarks.redis import waiters as redis_waiters
+from benchmarks.zookeeper import handover as zookeeper_handover
+from benchmarks.zookeeper import leases as zookeeper_leases
+from benchmarks.zookeeper import waiters as zookeeper_waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +49,9 @@ SCENARIOS: dict[str, Callable[[bool], list[Row]]] = {
     "etcd-handover": etcd_handover.run,
     "etcd-waiters": etcd_waiters.run,
     "etcd-leases": etcd_leases.run,
+    "zookeeper-handover": zookeeper_handover.run,
+    "zookeeper-waiters": zookeeper_waiters.run,
+    "zookeeper-leases": zookeeper_leases.run,
 }
 
 

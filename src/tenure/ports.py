@@ -119,11 +119,16 @@ class SessionFacts(NamedTuple):
         ttl: the granted ttl, which may differ from the asked one.
         life: names this life of the store; another value means that data may have been lost (rule A2).
         stolen: how often a claim of this session was stolen.
+        since: the instant, on the caller's clock, from which the answer proves the session extended, for an engine
+            where that is before the request was sent (rule C3); None where the request itself extends it.
+        period: how often to renew, in seconds; 0 for a third of the ttl (rule A4).
     """
 
     ttl: Seconds
     life: str
     stolen: int
+    since: Instant | None = None
+    period: Seconds = 0.0
 
 
 class Entry(NamedTuple):

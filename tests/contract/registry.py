@@ -12,7 +12,7 @@ import itertools
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from tests.servers import certificates, etcd, pgbouncer, postgres, redis
+from tests.servers import certificates, etcd, pgbouncer, postgres, redis, zookeeper
 from tests.servers.certificates import make_certificates
 from tests.servers.etcd import EtcdCluster, EtcdServer
 from tests.servers.pgbouncer import PgBouncer
@@ -20,6 +20,7 @@ from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 from tests.servers.redis_cluster import RedisCluster
 from tests.servers.redis_sentinels import Sentinels
+from tests.servers.zookeeper import ZooKeeperServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,6 +54,12 @@ class Registered(NamedTuple):
 
 _SERVER = frozenset({"fifo", "shared", "semaphore", "multi_host"})
 _DURABLE = frozenset({"durable_tokens"})
+_HANDSHAKES_TTL = 0.9
+"""A connection that takes several handshakes must be made within a part of it, on a busy host."""
+
+_ZOOKEEPER_TTL = 1.2
+"""A sixth of it is what a request may take, of a virtual machine that collects its garbage."""
+
 DATABASES = ["databases 10000"]
 """A store of its own for each test: a database of one server."""
 
@@ -165,6 +172,21 @@ def _etcd_cluster(folder: Path) -> Iterator[Callable[[], str]]:
         yield lambda: f"{cluster.url}/contract-{next(_serial)}"
 
 
+@contextlib.contextmanager
+def _zookeeper(folder: Path) -> Iterator[Callable[[], str]]:
+    with ZooKeeperServer() as server:
+        # A tree of its own for each test.
+        yield lambda: f"{server.url}/contract-{next(_serial)}?{server.options}"
+
+
+@contextlib.contextmanager
+def _zookeeper_tls(folder: Path) -> Iterator[Callable[[], str]]:
+    made = make_certificates(folder)
+    with ZooKeeperServer(certificates=made) as server:
+        where = f"zookeepers://user:a%3Ab%40c@{server.host}:{server.secure_port}"
+        yield lambda: f"{where}/contract-{next(_serial)}?{server.options}&ca={made.authority}"
+
+
 REGISTRY: dict[str, Registered] = {
     "memory": Registered("memory://", _memory, frozenset({"fifo", "shared", "semaphore"}), multi_process=False),
     "sqlite": Registered(
@@ -194,6 +216,7 @@ REGISTRY: dict[str, Registered] = {
         multi_process=True,
         conditional=_DURABLE,
         missing=_no_tls,
+        ttl_least=_HANDSHAKES_TTL,
     ),
     "redis+cluster": Registered(
         "redis+cluster://example",
@@ -210,6 +233,23 @@ REGISTRY: dict[str, Registered] = {
         multi_process=True,
         conditional=_DURABLE,
         missing=_no_tls,
+        ttl_least=_HANDSHAKES_TTL,
+    ),
+    "zookeeper": Registered(
+        "zookeeper://example",
+        _zookeeper,
+        _SERVER | _DURABLE,
+        multi_process=True,
+        missing=zookeeper.missing,
+        ttl_least=_ZOOKEEPER_TTL,
+    ),
+    "zookeepers": Registered(
+        "zookeepers://example",
+        _zookeeper_tls,
+        _SERVER | _DURABLE,
+        multi_process=True,
+        missing=lambda: zookeeper.missing() or certificates.missing(),
+        ttl_least=_ZOOKEEPER_TTL,
     ),
     "redis-resp3": Registered(
         "redis://example",

@@ -121,7 +121,7 @@ async def test_an_engine_that_cannot_be_reached_costs_the_lease_at_its_deadline(
     face: Face, caplog: pytest.LogCaptureFixture
 ) -> None:
     events: list[Event] = []
-    client = face.client(ttl=face.ttl(0.4), on_event=events.append)
+    client = face.client(ttl=face.ttl(0.9), on_event=events.append)
     cut = CutOff(client)
     lease = await face(client.lock("name").acquire)
     cut.off = True

@@ -129,7 +129,7 @@ async def test_what_fits_together_is_no_deadlock(face: Face) -> None:
 
 
 async def test_a_lost_or_released_lease_is_no_deadlock(face: Face) -> None:
-    client, operator = face.client(ttl=face.ttl(0.6)), face.client()
+    client, operator = face.client(ttl=face.ttl(1.2)), face.client()
     lease = await face(client.lock("name").acquire)
     await face(operator.steal, "name", lease.token)
     assert await face(lease.wait_lost, 5)

@@ -2,8 +2,8 @@
 
 A Python block is a program of its own; a shell block is one script under `bash -eu`; in a console block, lines after
 `$ ` are the script, and the other lines, if any, are all that it prints, where `...` stands for anything. Each runs in
-a directory and a home of its own, with TENURE_URL naming a fresh embedded store there; one that says REDIS_URL or
-POSTGRES_URL finds a real server by it.
+a directory and a home of its own, with TENURE_URL naming a fresh embedded store there; one that says REDIS_URL,
+POSTGRES_URL or ZOOKEEPER_URL finds a real server by it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.docs.blocks import ROOT, Block, documents, find_blocks
-from tests.servers import etcd, postgres, redis
+from tests.servers import etcd, postgres, redis, zookeeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -59,10 +59,16 @@ def servers() -> Iterator[Callable[[str], dict[str, str]]]:
         def etcd_url() -> str:
             return stack.enter_context(etcd.EtcdServer()).url
 
+        @functools.cache
+        def zookeeper_url() -> str:
+            # With the tick that a server has by default, as the examples say nothing of it.
+            return stack.enter_context(zookeeper.ZooKeeperServer(tick=2.0)).url
+
         known = {
             "REDIS_URL": (redis, redis_url),
             "POSTGRES_URL": (postgres, postgres_url),
             "ETCD_URL": (etcd, etcd_url),
+            "ZOOKEEPER_URL": (zookeeper, zookeeper_url),
         }
 
         def variables(source: str) -> dict[str, str]:

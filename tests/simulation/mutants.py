@@ -38,7 +38,7 @@ MUTANTS: Final = (
         "A1",
         "deadline from the reply",
         LEDGER,
-        "Instant(sent + facts.ttl * DRIFT",
+        "Instant(since + facts.ttl * DRIFT",
         "Instant(now + facts.ttl * DRIFT",
     ),
     Mutant(

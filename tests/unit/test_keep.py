@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tenure.errors import OutcomeUnknown, StoreUnavailable, UsageError
-from tenure.model import EXCLUSIVE, LeaseState, LossReason
+from tenure.model import EXCLUSIVE, Instant, LeaseState, LossReason
 from tenure.observe import Lost, Renewed, Suspect
 from tenure.ports import Message
 from tenure.protocols.claim import Ask
@@ -133,6 +133,70 @@ def test_a_message_of_another_session_or_claim_is_nobodys_grant(world: World) ->
     card = claim.session.card.id
     member.ledger.deliver([Message("another", claim.id, 9, 9), Message(card, claim.id + 1, 9, 9)])
     assert claim.phase is Phase.WAITING
+
+
+# -- C3: an engine whose answers prove less ---------------------------------------------------------------------------
+
+
+def proves(world: World, member: Member, claim: Claim, since: float, period: float = 0.0) -> None:
+    """Let the engine say from when its answer proves the session extended."""
+    facts = claim.session.facts
+    assert facts is not None
+    claim.session.facts = facts = facts._replace(since=Instant(since), period=period)
+    with member.ledger.mutex:
+        member.ledger.extended(claim.session, facts, Instant(world.time))
+
+
+def test_the_deadline_counts_from_what_the_engine_says_it_proves(world: World) -> None:
+    member = world.member(ttl=30, keeper=False)
+    claim = member.hold()
+    began = world.time
+    world.time += 10
+    proves(world, member, claim, began + 4)
+    assert claim.deadline == pytest.approx(began + 4 + 30 * DRIFT - MARGIN)
+
+
+def test_what_an_engine_proves_never_moves_a_deadline_back_nor_past_the_request(world: World) -> None:
+    member = world.member(ttl=30, keeper=False)
+    claim = member.hold()
+    deadline = claim.deadline
+    proves(world, member, claim, world.time - 5)
+    assert claim.deadline == deadline
+    world.time += 1
+    proves(world, member, claim, world.time + 100)
+    assert claim.deadline == pytest.approx(world.time + 30 * DRIFT - MARGIN)
+
+
+def test_the_engine_says_how_often_a_session_is_renewed(world: World) -> None:
+    member = world.member(ttl=30)
+    claim = member.hold()
+    proves(world, member, claim, world.time, period=5.0)
+    claim.session.next_beat = Instant(world.time)
+    member.ledger.inbox.put(None)
+    before = len(member.keeper_store.calls)
+    pass_time(world, 16)
+    assert [call[0] for call in member.keeper_store.calls[before:]] == ["heartbeat"] * 4
+
+
+def test_a_session_that_no_request_can_extend_is_replaced_in_the_second_half_of_its_ttl(world: World) -> None:
+    member = world.member(ttl=30, keeper=False)
+    first = member.hold("one")
+    proves(world, member, first, world.time)
+    member.release(first)
+    world.time += 14
+    second = member.hold("two")
+    assert second.session is first.session
+    member.release(second)
+    world.time += 2
+    assert member.hold("three").session is not first.session
+
+
+def test_a_session_that_holds_something_is_not_replaced(world: World) -> None:
+    member = world.member(ttl=30, keeper=False)
+    first = member.hold("one")
+    proves(world, member, first, world.time)
+    world.time += 16
+    assert member.hold("two").session is first.session
 
 
 # -- A2: what a heartbeat proves --------------------------------------------------------------------------------------

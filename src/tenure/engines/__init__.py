@@ -31,6 +31,8 @@ ENGINES: Final = {
     "postgresql": "tenure.engines.postgres",
     "etcd": "tenure.engines.etcd",
     "etcds": "tenure.engines.etcd",
+    "zookeeper": "tenure.engines.zookeeper",
+    "zookeepers": "tenure.engines.zookeeper",
 }
 """URL scheme to module. Each has `connect(url, namespace) -> Engine`, which checks the URL and touches nothing."""
 

@@ -109,7 +109,7 @@ class Ledger:
     def _session(self, part: str, now: Instant) -> Session:
         session = self._current.get(part)
         if session is not None and session.over is None and not session.retired:
-            if not session.opened or now < session.deadline:
+            if not session.opened or now < session.deadline - session.spent:
                 return session
             # It had no lease (a lease would have latched it), so nobody renewed it: it is left to end (A5).
             self.finish(session, LossReason.DEADLINE, now)
@@ -164,8 +164,10 @@ class Ledger:
             return
         session.ttl = facts.ttl
         session.failing = False
-        # From before the request: the engine may have counted from the moment it was sent, not answered (A1).
-        deadline = Instant(sent + facts.ttl * DRIFT - MARGIN - self.skew)
+        # From before the request: the engine may have counted from the moment it was sent, not answered (A1); or from
+        # earlier still (C3).
+        since = sent if facts.since is None else min(sent, facts.since)
+        deadline = Instant(since + facts.ttl * DRIFT - MARGIN - self.skew)
         if deadline > session.deadline:
             session.deadline = deadline
             session.next_beat = Instant(sent + session.period)

@@ -138,8 +138,16 @@ class Session:
 
     @property
     def period(self) -> Seconds:
-        """How often it is renewed (A4)."""
-        return self.ttl / 3
+        """How often it is renewed (A4; C3 where the engine says so)."""
+        return (self.facts.period if self.facts is not None else 0.0) or self.ttl / 3
+
+    @property
+    def spent(self) -> Seconds:
+        """How much must be left of it for a new claim, where nothing is held under it.
+
+        Where one request cannot extend it (C3), a claim would wait for heartbeats before it could be handed out.
+        """
+        return self.ttl / 2 if self.facts is not None and self.facts.since is not None and not self.claims else 0.0
 
     @property
     def patience(self) -> Seconds:

@@ -1,0 +1,1 @@
+"""The scenarios on a ZooKeeper server."""
