@@ -77,10 +77,13 @@ class Link:
         self._broken = ""
         self._trouble = "no server was reached yet"
         self._is_closing = False
+        self._give_up_at = Instant(float("inf"))
         self._chores: dict[str, Instant] = {}
         self._proof = self._used = native.now()
         hosts = list(dialer.url.hosts)
-        random.shuffle(hosts)
+        # Of its own: a program that seeds the module's must not find its numbers disturbed by another thread.
+        self._random = random.Random()  # noqa: S311 - jitter
+        self._random.shuffle(hosts)
         self._hosts = hosts
         self._wake, self._poke = socket.socketpair()
         self._wake.setblocking(False)
@@ -142,7 +145,11 @@ class Link:
         return bool(self._chores)
 
     def close(self) -> None:
-        """End the session after what was asked before; its nodes go. Never waits."""
+        """End the session after what was asked before; its nodes go. Never waits.
+
+        Without a connection it is tried for a second; then the servers end it by its timeout.
+        """
+        self._give_up_at = min(self._give_up_at, Instant(native.now() + GOODBYE_S))
         self._is_closing = True
         self._nudge()
 
@@ -222,7 +229,7 @@ class Link:
             if native.now() >= self._proof + self.timeout and self._known is not None:
                 self._end("no server was reached within its timeout")
                 return False
-            if self._is_closing and self._known is None:
+            if self._is_closing and (self._known is None or native.now() >= self._give_up_at):
                 self._end("it was closed")
                 return False
             address = self._hosts.pop(0)
@@ -246,7 +253,7 @@ class Link:
             self._end(self._trouble, StoreUnavailable(f"no server opened a session; {self._trouble}"))
             return False
         self._pause = min(PAUSE_MOST_S, self._pause * 2)
-        Watch(self._wake).wait(self._pause * (0.5 + random.random()))  # noqa: S311 - jitter
+        Watch(self._wake).wait(self._pause * (0.5 + self._random.random()))
         return False
 
     _pause = PAUSE_FIRST_S
@@ -415,7 +422,7 @@ class Link:
         if self._known is None or self.over != "no server was reached within its timeout" or self._chores:
             return
         end = native.now() + 2 * self.timeout
-        while native.now() < end:
+        while native.now() < min(end, self._give_up_at):
             for address in self._hosts:
                 with suppress(StoreUnavailable, SetupError):
                     try:
