@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import cycle, fencing, handover, leases, reaction, startup, table, waiters
+from benchmarks import cycle, fencing, handover, leases, postgres, reaction, startup, table, waiters
 from benchmarks.etcd import handover as etcd_handover
 from benchmarks.etcd import leases as etcd_leases
 from benchmarks.etcd import waiters as etcd_waiters
@@ -52,6 +52,7 @@ SCENARIOS: dict[str, Callable[[bool], list[Row]]] = {
     "zookeeper-handover": zookeeper_handover.run,
     "zookeeper-waiters": zookeeper_waiters.run,
     "zookeeper-leases": zookeeper_leases.run,
+    "postgresql": postgres.run,
 }
 
 

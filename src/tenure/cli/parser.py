@@ -173,9 +173,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         words = [*words[1:2], "--help"]
     options = parser.parse_args(words)
     if options.action is None:
-        parser.error(
-            "what shall be done? `run`, `ls`, `inspect`, `steal`, `doctor`, `migrate`, `fence` or `completion`"
-        )
+        parser.error(f"what shall be done? One of {', '.join(f'`{name}`' for name in parser.children)}")
     if options.action == "run":
         options.command = command
         _check_run(parser.children["run"], options)
