@@ -147,8 +147,8 @@ class PostgresEngine(Engine):
     def address(self) -> str:
         return self._address
 
-    def _wire(self, wait: Waiter = wait_here, most: int = CONNECTIONS_MOST) -> BlockingWire:
-        wire = BlockingWire(self._dial_for_steps, wait, most)
+    def _wire(self, most: int = CONNECTIONS_MOST) -> BlockingWire:
+        wire = BlockingWire(self._dial_for_steps, wait_here, most)
         self._closing.callback(wire.shut)
         self._disowning.callback(wire.disown)
         return wire
@@ -163,7 +163,11 @@ class PostgresEngine(Engine):
         return PostgresStore(self._wire(), self._known, runtime.now)
 
     def keeper_store(self, runtime: Runtime) -> QueueStore:
-        self._keeper_store = PostgresStore(self._wire(wait_natively, 1), self._known, runtime.now)
+        # Nothing is prepared here: a renewal that has to connect anew has a sixth of its ttl for all of it (A4).
+        wire = BlockingWire(self._dial, wait_natively, 1)
+        self._closing.callback(wire.shut)
+        self._disowning.callback(wire.disown)
+        self._keeper_store = PostgresStore(wire, self._known, runtime.now)
         return self._keeper_store
 
     def aio_store(self, runtime: AioRuntime) -> QueueStore:
