@@ -65,7 +65,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "B6", "nobody looks when a watch fires", "test_faults.py::test_a_waiter_that_is_cut_off_past_its_ttl_asks_again_at_the_end",
-        ((HUB, "            if own.waits:\n                self._look(own)", "            pass"),),
+        ((HUB, "            elif own.waits:\n                self._look(own)", ""),),
     ),
     Mutant(
         "B4", "a waiter that gives up grants the next", "test_operation.py::test_who_dies_or_gives_up_in_the_middle_grants_nobody_behind_it",
