@@ -54,7 +54,7 @@ class Registered(NamedTuple):
 
 _SERVER = frozenset({"fifo", "shared", "semaphore", "multi_host"})
 _DURABLE = frozenset({"durable_tokens"})
-_HANDSHAKES_TTL = 2.0
+_HANDSHAKES_TTL = 6.0
 """A connection that takes several handshakes must be made within a part of it, on a busy host."""
 
 _ZOOKEEPER_TTL = 1.2
