@@ -117,7 +117,7 @@ def test_a_replica_that_lacks_the_last_writes_takes_over(told: Told) -> None:
             replica.cli("CONFIG", "SET", "masterauth", "a password that the master does not want")
             master.cli("CLIENT", "KILL", "TYPE", "replica")
             lost = client.lock("n").acquire()
-            attempt = Attempt(other.lock("n", wait=20).acquire)
+            attempt = Attempt(other.lock("n", wait=40).acquire)
             waits(client, "n")
             master.kill()
             since = native.now()
