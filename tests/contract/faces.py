@@ -164,7 +164,7 @@ class Face(abc.ABC):
         return f"{self.url}{'&' if '?' in self.url else '?'}{options}"
 
     def ttl(self, seconds: float) -> float:
-        """A short ttl; longer where the engine's server grants none so short."""
+        """A short ttl; longer where the engine's server grants none so short, or is not connected to so soon."""
         return max(seconds, self.registered.ttl_least)
 
     def client(self, **named: Any) -> Any:

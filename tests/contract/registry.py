@@ -40,7 +40,7 @@ class Registered(NamedTuple):
         multi_process: several processes may share one of its URLs.
         conditional: what it may declare besides, where its server is set up for that.
         missing: why it cannot run here (a server that is not installed), or None.
-        ttl_least: seconds of the shortest ttl that its server grants; see `Face.ttl`.
+        ttl_least: seconds of the shortest ttl that its server grants, or in which it is connected to; see `Face.ttl`.
     """
 
     example: str
@@ -54,7 +54,7 @@ class Registered(NamedTuple):
 
 _SERVER = frozenset({"fifo", "shared", "semaphore", "multi_host"})
 _DURABLE = frozenset({"durable_tokens"})
-_HANDSHAKES_TTL = 6.0
+_HANDSHAKES_TTL = 3.0
 """A connection that takes several handshakes must be made within a part of it, on a busy host."""
 
 _ZOOKEEPER_TTL = 1.2
