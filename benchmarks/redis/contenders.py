@@ -21,6 +21,7 @@ import tenure.engines.redis.store
 import tenure.engines.redis.transport_blocking  # noqa: F401 - for the reason above
 from benchmarks.contenders import NAME, Nobody, Tenure, Worker
 from tenure.engines.redis.scripts import command, script
+from tenure.engines.redis.store import FORMAT, HASH
 from tenure.runtimes import native
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class BareWorker:
         self._listen = command(("BLPOP", f"{self._TAG}m:{box}", 0))
         self._claim = 0
         self._number = b""
-        genesis = self._requests.ask(command((*script("genesis").by_text, 1, self._key, 1, native.new_id(), 1)))
+        genesis = self._requests.ask(command((*script("genesis").by_text, 1, self._key, FORMAT, native.new_id(), 1, HASH)))
         self._id = genesis[1].decode()
         # The first of each, by text: it makes the script known, and opens the session.
         card = (box, "", "", 0)
