@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import pytest
 
 from tenure import errors
-from tenure.engines.sqlite import mailbox_blocking
+from tenure.engines.sqlite import mailbox
 from tenure.engines.sqlite.endpoint import Endpoint, Sender
 from tenure.engines.sqlite.files import Home, open_home
+from tenure.engines.sqlite.mailbox import PEERS_MAX, BlockingMailbox
 from tenure.engines.sqlite.mailbox_aio import AioMailbox
-from tenure.engines.sqlite.mailbox_blocking import PEERS_MAX, BlockingMailbox
 from tenure.errors import UsageError
 from tenure.model import Instant
 from tenure.ports import Message, Peer
@@ -181,7 +181,7 @@ def test_a_neighbour_that_is_killed_while_somebody_waits_is_heard(box: Box, rece
 def test_a_neighbour_that_is_gone_is_told_once_and_then_polled_for(
     box: Box, receive: Receive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mailbox_blocking, "DEAF_S", 0.01)
+    monkeypatch.setattr(mailbox, "DEAF_S", 0.01)
     assert not box.watch([peer("gone")])
     assert box.watch([peer("gone")])
     began = native.now()
@@ -191,7 +191,7 @@ def test_a_neighbour_that_is_gone_is_told_once_and_then_polled_for(
 
 def test_watching_again_costs_no_system_call(box: Box, neighbour: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     assert box.watch([peer("other"), peer("own")])
-    monkeypatch.setattr(mailbox_blocking, "connect", None)
+    monkeypatch.setattr(mailbox, "connect", None)
     assert box.watch([peer("other"), peer("own")])
 
 
@@ -226,7 +226,7 @@ def test_a_neighbour_watched_while_somebody_waits_is_heard(endpoint: Endpoint, n
 def test_without_a_mail_socket_it_returns_every_so_often(
     home: Home, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    monkeypatch.setattr(mailbox_blocking, "MUTE_S", 0.01)
+    monkeypatch.setattr(mailbox, "MUTE_S", 0.01)
     with monkeypatch.context() as patch:
         patch.setattr(Home, "reach", lambda _home, _name: None)
         mute = Endpoint.create(home, "mute")
@@ -365,7 +365,7 @@ INTERRUPTED = """
 import os, signal, sys, threading
 from tenure.engines.sqlite.endpoint import Endpoint, Sender
 from tenure.engines.sqlite.files import open_home
-from tenure.engines.sqlite.mailbox_blocking import BlockingMailbox
+from tenure.engines.sqlite.mailbox import BlockingMailbox
 from tenure.ports import Message
 from tenure.runtimes import native
 
@@ -457,7 +457,7 @@ monkey.patch_all()
 import gevent
 from tenure.engines.sqlite.endpoint import Endpoint, Sender
 from tenure.engines.sqlite.files import open_home
-from tenure.engines.sqlite.mailbox_blocking import BlockingMailbox
+from tenure.engines.sqlite.mailbox import BlockingMailbox
 from tenure.model import Instant
 from tenure.ports import Message, Peer
 from tenure.runtimes import native

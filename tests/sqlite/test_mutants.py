@@ -24,7 +24,7 @@ ROOT: Final = Path(__file__).parents[2]
 DATABASE: Final = "engines/sqlite/database.py"
 TABLES: Final = "engines/sqlite/tables.py"
 ENDPOINT: Final = "engines/sqlite/endpoint.py"
-MAILBOX: Final = "engines/sqlite/mailbox_blocking.py"
+MAILBOX: Final = "engines/sqlite/mailbox.py"
 QUEUE: Final = "engines/queue.py"
 MEMORY: Final = "engines/memory.py"
 

@@ -8,21 +8,17 @@ Does not promise that a wake-up means a grant: whoever wakes asks the store (C4)
 
 from __future__ import annotations
 
-import abc
-import selectors
-import socket
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tenure.engines.etcd.messages import WATCH, read_watched, unwatch, watch
 from tenure.engines.etcd.pipe import UNAUTHENTICATED
 from tenure.engines.etcd.watches import Wanted, from_address
-from tenure.errors import OutcomeUnknown, SetupError, StoreUnavailable, UsageError
+from tenure.engines.listening import NEVER, SILENCE_S, SLICE_S, Dialling
 from tenure.model import Instant
 from tenure.ports import Message
-from tenure.runtimes import native
 
 if TYPE_CHECKING:
+    import selectors
     from collections.abc import Sequence
 
     from tenure.engines.etcd.dial import Dialer
@@ -35,36 +31,17 @@ if TYPE_CHECKING:
 PING_S: Final = 10.0
 """Seconds of silence after which the server is asked whether it is there. It throws out who asks every five."""
 
-SILENCE_S: Final = 5.0
-"""Seconds that it has to answer."""
-
-CONNECT_S: Final = 5.0
-"""Seconds that one attempt to connect may take."""
-
-CONNECT_PAUSES: Final = 25
-"""How many times the pause that would follow, if that is less: half a second, then twice that, and so on."""
-
-PAUSE_FIRST_S: Final = 0.02
-PAUSE_MOST_S: Final = 1.0
-"""Seconds between attempts to connect, with jitter."""
-
-_SLICE_S: Final = 1.0
 _BRIEFLY_S: Final = 0.02
-_NEVER: Final = Instant(float("inf"))
-_POKE: Final = b"\a"
-_WORK: Final = b"w"
 
 
-class EtcdMailbox(abc.ABC):
+class EtcdMailbox(Dialling["Pipe"]):
     """As `ports.Mailbox`, but for how one waits."""
 
     def __init__(self, dialer: Dialer, keys: Keys, watches: Watches, runtime: Runtime) -> None:
-        self.overflowed = False
+        super().__init__(runtime, dialer.dial)
         self._dialer = dialer
         self._keys = keys
         self._watches = watches
-        self._runtime = runtime
-        self._pipe: Pipe | None = None
         self._stream = 0
         """That of the watches; 0 until the first is asked for."""
         self._unsent = b""
@@ -72,39 +49,6 @@ class EtcdMailbox(abc.ABC):
         self._asked: dict[bytes, int] = {}
         self._ids: dict[int, bytes] = {}
         self._heard_at = Instant(0.0)
-        self._silent_at = _NEVER
-        """When the connection is given up; never while nothing is asked for."""
-        self._messages: list[Message] = []
-        self._pause = PAUSE_FIRST_S
-        self._is_refused = False
-        """The node answers connections and ends the watches."""
-        self._reader: object = None
-        self._mutex = native.mutex()
-        self._is_closed = False
-        self._selector: selectors.BaseSelector | None = None
-        # A pair of sockets, not a pipe: a poke by a late finalizer meets a closed object, never somebody else's number.
-        self._wake, self._poke = socket.socketpair()
-        self._wake.setblocking(False)
-        self._poke.setblocking(False)
-
-    # -- how one waits ----------------------------------------------------------------------------------------------
-
-    @abc.abstractmethod
-    async def _open(self, timeout: Seconds) -> Pipe:
-        """Connect."""
-
-    @abc.abstractmethod
-    async def _ready(self, selector: selectors.BaseSelector, seconds: Seconds) -> Sequence[tuple[Any, int]]:
-        """Wait until something can be read; what."""
-
-    @abc.abstractmethod
-    def _me(self) -> object:
-        """Who is reading."""
-
-    def _connect_to_node(self, timeout: Seconds) -> Pipe:
-        return self._dialer.dial(timeout)
-
-    # -- the port ---------------------------------------------------------------------------------------------------
 
     def watch(self, peers: Sequence[Peer]) -> bool:
         found = [from_address(peer.address) for peer in peers]
@@ -115,109 +59,34 @@ class EtcdMailbox(abc.ABC):
             asks, late = self._watches.set(waiter, [own, *(wanted for _, wanted in found)])
             if asks and self._reader is not None and self._reader != self._me():
                 # Whoever reads asks for it, and reads on.
-                self._nudge(_WORK)
+                self._nudge()
             if late:
                 return False
         return not self._is_closed
 
-    async def receive(self, until: Instant | None) -> list[Message]:
-        """As `ports.Mailbox.receive`.
-
-        Raises:
-            UsageError: another thread or task is receiving, or the mailbox is closed; no message was taken.
-
-        Cancellation, Ctrl-C: safe; what had come is kept for the next call.
-        """
-        # Entering is inside the try, for Ctrl-C may hit any line; leaving asks whether this one has entered.
-        reader = self._me()
-        try:
-            selector = self._enter(reader)
-            while not self._messages:
-                if self._pipe is None and not self._watches.is_empty and not await self._connect(selector, until):
-                    break
-                self._ask()
-                left = self._left(until)
-                if left <= 0 or self._heard(await self._ready(selector, left)):
-                    break
-        finally:
-            self._leave(reader)
-        messages, self._messages = self._messages, []
-        return messages
-
-    def poke(self) -> None:
-        """As `ports.Mailbox.poke`; also from finalizers and signal handlers, also after `close`. Never raises."""
-        self._nudge(_POKE)
-
-    def _nudge(self, byte: bytes) -> None:
-        with suppress(OSError):
-            self._poke.send(byte)
-
-    def close(self) -> None:
-        """Stop listening; a `receive` in progress returns. May be repeated."""
-        with self._mutex:
-            self._is_closed = True
-            if self._reader is None:
-                self._dispose()
-        self.poke()
-
-    def disown(self) -> None:
-        """In a forked child: close what was inherited, and say nothing to the server."""
-        self._is_closed = True
-        self._mutex = native.mutex()
-        self._dispose()
-
-    # -- one reader at a time ---------------------------------------------------------------------------------------
-
-    def _enter(self, reader: object) -> selectors.BaseSelector:
-        with self._mutex:
-            if self._reader is not None and self._reader != reader:
-                raise UsageError("receive: this mailbox has a reader already; nothing was taken")
-            if self._is_closed:
-                raise UsageError("receive: this mailbox is closed")
-            if self._selector is None:
-                # Looked up late and by name, so that a patched module's selector lets other greenlets run.
-                selector = selectors.DefaultSelector()
-                selector.register(self._wake, selectors.EVENT_READ)
-                self._selector = selector
-            self._reader = reader
-            return self._selector
-
-    def _leave(self, reader: object) -> None:
-        with self._mutex:
-            if self._reader == reader:
-                self._reader = None
-                if self._is_closed:
-                    self._dispose()
+    async def _turn(self, selector: selectors.BaseSelector, until: Instant | None) -> bool:
+        if self._line is None and not self._watches.is_empty:
+            pipe = await self._connect(selector, until)
+            if pipe is None:
+                return True
+            self._begin_watches(pipe)
+        self._ask()
+        left = self._left(until)
+        return left <= 0 or self._heard(await self._ready(selector, left))
 
     # -- the connection ---------------------------------------------------------------------------------------------
 
-    async def _connect(self, selector: selectors.BaseSelector, until: Instant | None) -> bool:
-        """Connect; False after a failure and a pause: whoever waits looks again."""
-        now = self._runtime.now()
-        refused, self._is_refused = self._is_refused, False
-        try:
-            if refused:
-                raise StoreUnavailable("the watches on the last connection were refused")
-            # Nothing wakes whoever connects: the first time briefly.
-            most = min(CONNECT_S, self._pause * CONNECT_PAUSES)
-            pipe = await self._open(most if until is None else min(most, max(0.001, until - now)))
-        except (StoreUnavailable, OutcomeUnknown, SetupError):
-            pause = self._pause * (0.5 + self._runtime.random())
-            self._pause = min(self._pause * 2, PAUSE_MOST_S)
-            self._heard(await self._ready(selector, pause if until is None else max(0.0, min(pause, until - now))))
-            return False
+    def _begin_watches(self, pipe: Pipe) -> None:
         pipe.unblock()
-        selector.register(pipe, selectors.EVENT_READ)
-        self._pipe, self._stream = pipe, 0
-        self._heard_at, self._silent_at = self._runtime.now(), _NEVER
+        self._stream = 0
+        self._heard_at = self._runtime.now()
         self._asked, self._ids, self._unsent = {}, {}, b""
         for wanted in self._watches.everything():
             self._ask_for(pipe, wanted)
-        return True
 
     def _ask(self) -> None:
         """Tell the server what is watched from now on, and what no longer."""
-        pipe = self._pipe
+        pipe = self._line
         if pipe is None:
             return
         for key, wanted in self._watches.changes():
@@ -249,37 +118,26 @@ class EtcdMailbox(abc.ABC):
     def _left(self, until: Instant | None) -> Seconds:
         """Ask whether the server is there, if it was silent for long; how long to wait in one go."""
         now = self._runtime.now()
-        if self._pipe is not None and now >= self._silent_at:
-            self._dialer.avoid(self._pipe.address)
+        if self._line is not None and now >= self._silent_at:
+            self._dialer.avoid(self._line.address)
             self._drop()
             return 0.0
-        if self._pipe is not None and self._silent_at is _NEVER and now >= self._heard_at + PING_S:
-            self._pipe.http2.ping()
-            self._send(self._pipe)
+        if self._line is not None and self._silent_at is NEVER and now >= self._heard_at + PING_S:
+            self._line.http2.ping()
+            self._send(self._line)
             self._silent_at = Instant(now + SILENCE_S)
         # In slices: a timer sleeps through suspend.
-        most = _BRIEFLY_S if self._unsent else _SLICE_S
+        most = _BRIEFLY_S if self._unsent else SLICE_S
         return min(most, most if until is None else until - now)
 
-    def _heard(self, events: Sequence[tuple[Any, int]]) -> bool:
-        """Take what has come; True if the caller of `receive` should have a look."""
-        hint = False
-        for key, _ in events:
-            if key.fileobj is self._wake:
-                with suppress(OSError):
-                    hint = _POKE in self._wake.recv(4096) or hint
-            elif self._pipe is not None:
-                hint = self._took(self._pipe) or hint
-        return hint
-
-    def _took(self, pipe: Pipe) -> bool:
+    def _took(self, line: Pipe) -> bool:
         try:
-            answers = pipe.take()
-            self._send(pipe)
-            self._heard_at, self._silent_at = self._runtime.now(), _NEVER
+            answers = line.take()
+            self._send(line)
+            self._heard_at, self._silent_at = self._runtime.now(), NEVER
             for answer in answers:
                 for message in answer.messages:
-                    self._pause = PAUSE_FIRST_S
+                    self._pauses.over()
                     self._watched(message)
                 if answer.status is not None:
                     # No leader, no right, an old token: whatever it is, it is asked again elsewhere, with pauses.
@@ -287,7 +145,7 @@ class EtcdMailbox(abc.ABC):
                         self._dialer.forget_token(self._dialer.token)
                     raise OSError(answer.text)
         except (OSError, ValueError):
-            self._dialer.avoid(pipe.address)
+            self._dialer.avoid(line.address)
             self._drop()
             self._is_refused = True
             return True
@@ -309,24 +167,4 @@ class EtcdMailbox(abc.ABC):
             self._hint(self._watches.fire(key))
 
     def _hint(self, waiters: Sequence[Waiter]) -> None:
-        self._messages += [Message(waiter.session, waiter.claim, 0, 0) for waiter in waiters]
-
-    def _drop(self) -> None:
-        pipe, self._pipe = self._pipe, None
-        self._silent_at = _NEVER
-        if pipe is not None:
-            if self._selector is not None:
-                with suppress(KeyError, ValueError, OSError):
-                    self._selector.unregister(pipe)
-            pipe.close()
-
-    def _dispose(self) -> None:
-        # Never unregister here: after a fork the kernel's list is shared, and the parent would hear no more.
-        for end in (self._wake, self._poke):
-            with suppress(OSError):
-                end.close()
-        if self._selector is not None:
-            with suppress(OSError):
-                self._selector.close()
-        if self._pipe is not None:
-            self._pipe.close()
+        self._came += [Message(waiter.session, waiter.claim, 0, 0) for waiter in waiters]

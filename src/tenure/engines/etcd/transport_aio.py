@@ -11,17 +11,14 @@ import asyncio
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tenure.engines.etcd.mailbox import EtcdMailbox
 from tenure.engines.etcd.pipe import Refused
+from tenure.engines.listening_aio import ByTask
 from tenure.errors import OutcomeUnknown, StoreUnavailable
-from tenure.runtimes.aio import readable
 
 if TYPE_CHECKING:
-    import selectors
-    from collections.abc import Sequence
-
     from tenure.engines.etcd.dial import Dialer
     from tenure.engines.etcd.pipe import Pipe
     from tenure.model import Seconds
@@ -234,28 +231,5 @@ class AioWire:
             pipe.close()
 
 
-class AioMailbox(EtcdMailbox):
+class AioMailbox(ByTask, EtcdMailbox):
     """The mailbox for waiting tasks."""
-
-    async def _open(self, timeout: Seconds) -> Pipe:
-        opening = asyncio.get_running_loop().run_in_executor(None, self._connect_to_node, timeout)
-        try:
-            return await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            opening.add_done_callback(_discard)
-            raise
-
-    async def _ready(self, selector: selectors.BaseSelector, seconds: Seconds) -> Sequence[tuple[Any, int]]:
-        events = selector.select(0)
-        if not events:
-            await readable(selector, seconds)
-            events = selector.select(0)
-        return events
-
-    def _me(self) -> object:
-        return asyncio.current_task()
-
-
-def _discard(opening: asyncio.Future[Pipe]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()

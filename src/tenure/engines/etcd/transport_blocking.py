@@ -9,16 +9,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tenure.engines.etcd.mailbox import EtcdMailbox
 from tenure.engines.etcd.pipe import Refused
+from tenure.engines.listening import ByThread
 from tenure.errors import OutcomeUnknown, StoreUnavailable
 
 if TYPE_CHECKING:
-    import selectors
-    from collections.abc import Sequence
-
     from tenure.engines.etcd.dial import Dialer
     from tenure.engines.etcd.pipe import Pipe
     from tenure.model import Seconds
@@ -135,14 +133,5 @@ class BlockingWire:
             self._idle.pop().close()
 
 
-class BlockingMailbox(EtcdMailbox):
+class BlockingMailbox(ByThread, EtcdMailbox):
     """The mailbox for waiting threads."""
-
-    async def _open(self, timeout: Seconds) -> Pipe:
-        return self._connect_to_node(timeout)
-
-    async def _ready(self, selector: selectors.BaseSelector, seconds: Seconds) -> Sequence[tuple[Any, int]]:
-        return selector.select(seconds)
-
-    def _me(self) -> object:
-        return threading.get_ident()

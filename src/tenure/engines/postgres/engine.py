@@ -111,14 +111,14 @@ class PostgresEngine(Engine):
                 raise
         return link
 
-    def _listen(self, timeout: Seconds, wait: Waiter) -> Link:
+    def _listen(self, timeout: Seconds) -> Link:
         """Connect, past a pooler if need be, and listen."""
         if self._parsed.listen_conninfo is None:
-            link = self._dial(timeout, wait)
+            link = self._dial(timeout, wait_here)
         else:
-            link = dial(self._parsed.listen_conninfo, timeout, wait, "")
+            link = dial(self._parsed.listen_conninfo, timeout, wait_here, "")
         try:
-            answer = link.ask(f'LISTEN "{self._address}"'.encode(), (), timeout, wait)
+            answer = link.ask(f'LISTEN "{self._address}"'.encode(), (), timeout, wait_here)
             if answer.state:
                 raise StoreUnavailable(f"PostgreSQL refuses to let us listen: {answer.message}")
         except OSError as error:

@@ -10,25 +10,22 @@ after every break and with each heartbeat (B4).
 
 from __future__ import annotations
 
-import abc
 import json
-import selectors
-import socket
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from tenure.engines.listening import NEVER, SILENCE_S, SLICE_S, Dialling, Listening, Pauses
 from tenure.engines.mail import decode
-from tenure.errors import OutcomeUnknown, SetupError, StoreUnavailable, UsageError
+from tenure.errors import OutcomeUnknown, SetupError, StoreUnavailable
 from tenure.model import Instant
-from tenure.runtimes import native
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import selectors
+    from collections.abc import Callable
 
     from tenure.engines.postgres.link import Link
     from tenure.engines.postgres.store import Known, Wire
     from tenure.model import Seconds
-    from tenure.ports import Message, Peer, Runtime
+    from tenure.ports import Message, Runtime
 
 LISTENS: Final = "tenure_"
 POLLS: Final = "poll_"
@@ -37,219 +34,59 @@ POLLS: Final = "poll_"
 PING_S: Final = 10.0
 """Seconds of silence after which the server is asked whether it is there."""
 
-SILENCE_S: Final = 5.0
-"""Seconds beyond that after which a connection is taken for a dead one."""
-
-CONNECT_S: Final = 5.0
-"""Seconds that one attempt to connect may take."""
-
-CONNECT_PAUSES: Final = 25
-"""How many times the pause that would follow, if that is less: half a second, then twice that, and so on."""
-
-PAUSE_FIRST_S: Final = 0.02
-PAUSE_MOST_S: Final = 1.0
-"""Seconds between attempts to connect, with jitter."""
-
-_SLICE_S: Final = 1.0
-_NEVER: Final = Instant(float("inf"))
+TAKE_S: Final = 5.0
+"""Seconds that asking for messages may take."""
 
 
-class PostgresMailbox(abc.ABC):
-    """As `ports.Mailbox`, but for how one waits and where the messages are."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self.overflowed = False
-        self._runtime = runtime
-        self._messages: list[Message] = []
-        self._pause = PAUSE_FIRST_S
-        self._reader: object = None
-        self._mutex = native.mutex()
-        self._is_closed = False
-        self._selector: selectors.BaseSelector | None = None
-        # A pair of sockets, not a pipe: a poke by a late finalizer meets a closed object, never somebody else's number.
-        self._wake, self._poke = socket.socketpair()
-        self._wake.setblocking(False)
-        self._poke.setblocking(False)
-
-    # -- how one waits ----------------------------------------------------------------------------------------------
-
-    @abc.abstractmethod
-    async def _ready(self, selector: selectors.BaseSelector, seconds: Seconds) -> Sequence[tuple[Any, int]]:
-        """Wait until something can be read; what."""
-
-    @abc.abstractmethod
-    def _me(self) -> object:
-        """Who is reading."""
-
-    @abc.abstractmethod
-    async def _turn(self, selector: selectors.BaseSelector, until: Instant | None) -> bool:
-        """Wait once; True if the caller of `receive` should have a look."""
-
-    # -- the port ---------------------------------------------------------------------------------------------------
-
-    def watch(self, peers: Sequence[Peer]) -> bool:  # noqa: ARG002 - nobody can be heard dying over a network
-        return True
-
-    async def receive(self, until: Instant | None) -> list[Message]:
-        """As `ports.Mailbox.receive`.
-
-        Raises:
-            UsageError: another thread or task is receiving, or the mailbox is closed; no message was taken.
-
-        Cancellation, Ctrl-C: safe; what had come is kept for the next call.
-        """
-        # Entering is inside the try, for Ctrl-C may hit any line; leaving asks whether this one has entered.
-        reader = self._me()
-        try:
-            selector = self._enter(reader)
-            while not self._messages and not await self._turn(selector, until):
-                pass
-        finally:
-            self._leave(reader)
-        messages, self._messages = self._messages, []
-        return messages
-
-    def poke(self) -> None:
-        """As `ports.Mailbox.poke`; also from finalizers and signal handlers, also after `close`. Never raises."""
-        with suppress(OSError):
-            self._poke.send(b"\a")
-
-    def close(self) -> None:
-        """Stop; a `receive` in progress returns. May be repeated."""
-        with self._mutex:
-            self._is_closed = True
-            if self._reader is None:
-                self._dispose()
-        self.poke()
-
-    def disown(self) -> None:
-        """In a forked child: close what was inherited, and say nothing to the server."""
-        self._is_closed = True
-        self._mutex = native.mutex()
-        self._dispose()
-
-    # -- one reader at a time ---------------------------------------------------------------------------------------
-
-    def _enter(self, reader: object) -> selectors.BaseSelector:
-        with self._mutex:
-            if self._reader is not None and self._reader != reader:
-                raise UsageError("receive: this mailbox has a reader already; nothing was taken")
-            if self._is_closed:
-                raise UsageError("receive: this mailbox is closed")
-            if self._selector is None:
-                # Looked up late and by name, so that a patched module's selector lets other greenlets run.
-                selector = selectors.DefaultSelector()
-                selector.register(self._wake, selectors.EVENT_READ)
-                self._selector = selector
-            self._reader = reader
-            return self._selector
-
-    def _leave(self, reader: object) -> None:
-        with self._mutex:
-            if self._reader == reader:
-                self._reader = None
-                if self._is_closed:
-                    self._dispose()
-
-    def _dispose(self) -> None:
-        # Never unregister here: after a fork the kernel's list is shared, and the parent would hear no more.
-        for end in (self._wake, self._poke):
-            with suppress(OSError):
-                end.close()
-        if self._selector is not None:
-            with suppress(OSError):
-                self._selector.close()
-
-    # -- what both do -----------------------------------------------------------------------------------------------
-
-    async def _rest(self, selector: selectors.BaseSelector, seconds: Seconds, until: Instant | None) -> bool:
-        """Wait, but for a poke and no longer than asked for; True if one of the two ended it."""
-        if until is not None:
-            left = until - self._runtime.now()
-            if left <= seconds:
-                await self._woken(selector, max(0.0, left))
-                return True
-        return await self._woken(selector, seconds)
-
-    async def _woken(self, selector: selectors.BaseSelector, seconds: Seconds) -> bool:
-        return self._was_poked(await self._ready(selector, seconds))
-
-    def _was_poked(self, events: Sequence[tuple[Any, int]]) -> bool:
-        for key, _ in events:
-            if key.fileobj is self._wake:
-                with suppress(OSError):
-                    self._wake.recv(4096)
-                return True
-        return False
-
-    def _next_pause(self) -> Seconds:
-        pause = self._pause * (0.5 + self._runtime.random())
-        self._pause = min(self._pause * 2, PAUSE_MOST_S)
-        return pause
-
-    def _keep(self, payload: bytes) -> None:
-        message = decode(payload)
-        if message is not None:
-            self._messages.append(message)
+def _kept(payload: bytes) -> list[Message]:
+    message = decode(payload)
+    return [] if message is None else [message]
 
 
-class ListeningMailbox(PostgresMailbox):
+class ListeningMailbox(Dialling["Link"]):
     """Hears notifications."""
 
-    def __init__(self, address: str, runtime: Runtime, known: Known) -> None:
-        super().__init__(runtime)
+    def __init__(self, address: str, runtime: Runtime, known: Known, listen: Callable[[Seconds], Link]) -> None:
+        """Hear nothing yet.
+
+        Args:
+            address: the channel.
+            runtime: time and chance.
+            known: what is known of the server; here, whether somebody listens.
+            listen: connects, and listens to the channel; blocks.
+        """
+        super().__init__(runtime, listen)
         self._channel = address.encode()
         self._known = known
         known.hears = False
-        self._had_link = False
-        self._link: Link | None = None
-        self._ping_at = _NEVER
-        self._silent_at = _NEVER
-        """When the connection is given up; never while nothing is asked for."""
-
-    @abc.abstractmethod
-    async def _open(self, timeout: Seconds) -> Link:
-        """Connect, and listen."""
+        self._had_line = False
+        self._ping_at = NEVER
 
     async def _turn(self, selector: selectors.BaseSelector, until: Instant | None) -> bool:
-        if self._link is None:
-            await self._connect(selector, until)
+        if self._line is None:
+            if await self._connect(selector, until) is not None:
+                self._ping_at = Instant(self._runtime.now() + PING_S)
+                self._known.hears = True
+                # What the last connection may have taken along is listed at the next heartbeat, asked for at once.
+                self.overflowed = self.overflowed or self._had_line
+                self._had_line = True
             # What was told before it was told to nobody; and after a failure, the keeper may have heard of the grant.
             return True
         now = self._runtime.now()
-        left = _SLICE_S if until is None else until - now
+        left = SLICE_S if until is None else until - now
         if left <= 0:
             return True
-        if not self._is_alive(self._link, now):
+        if not self._is_alive(self._line, now):
             self._drop()
             return True
-        # In slices: a timer sleeps through suspend.
-        return self._heard(await self._ready(selector, min(_SLICE_S, left)))
-
-    async def _connect(self, selector: selectors.BaseSelector, until: Instant | None) -> None:
-        now = self._runtime.now()
-        try:
-            # Nothing wakes whoever connects, and the keeper may hear of the grant meanwhile: the first time briefly.
-            most = min(CONNECT_S, self._pause * CONNECT_PAUSES)
-            link = await self._open(most if until is None else min(most, max(0.001, until - now)))
-        except (StoreUnavailable, OutcomeUnknown, SetupError):
-            await self._rest(selector, self._next_pause(), until)
-            return
-        selector.register(link, selectors.EVENT_READ)
-        self._link = link
-        self._ping_at = Instant(self._runtime.now() + PING_S)
-        self._silent_at = _NEVER
-        self._known.hears = True
-        # What the last connection may have taken along is listed at the next heartbeat, which is asked for at once.
-        self.overflowed = self.overflowed or self._had_link
-        self._had_link = True
+        return self._heard(await self._ready(selector, min(SLICE_S, left)))
 
     def _is_alive(self, link: Link, now: Instant) -> bool:
         """Ask the server whether it is there, if it was silent for long; False once it is too late for an answer."""
         if now >= self._silent_at:
             return False
         if now >= self._ping_at:
-            self._ping_at, self._silent_at = _NEVER, Instant(now + SILENCE_S)
+            self._ping_at, self._silent_at = NEVER, Instant(now + SILENCE_S)
             try:
                 # So few bytes on a connection that nothing else is sent on: the kernel takes them all.
                 link.send(b"", ())
@@ -257,66 +94,50 @@ class ListeningMailbox(PostgresMailbox):
                 return False
         return True
 
-    def _heard(self, events: Sequence[tuple[Any, int]]) -> bool:
-        """Take what has come; True if the caller of `receive` should have a look."""
-        hint = self._was_poked(events)
-        for key, _ in events:
-            if key.fileobj is self._link and self._link is not None:
-                hint = self._took(self._link) or hint
-        return hint
-
-    def _took(self, link: Link) -> bool:
+    def _took(self, line: Link) -> bool:
         try:
-            notices = link.notices()
-            if self._silent_at is not _NEVER and link.take() is not None:
-                self._silent_at = _NEVER
+            notices = line.notices()
+            if self._silent_at is not NEVER and line.take() is not None:
+                self._silent_at = NEVER
         except OSError:
             self._drop()
             return True
-        if self._silent_at is _NEVER:
+        if self._silent_at is NEVER:
             self._ping_at = Instant(self._runtime.now() + PING_S)
-        self._pause = PAUSE_FIRST_S
+        self._pauses.over()
         for channel, payload in notices:
             if channel == self._channel:
-                self._keep(payload)
+                self._came += _kept(payload)
         return bool(notices)
 
     def _drop(self) -> None:
-        link, self._link = self._link, None
         self._known.hears = False
-        if link is not None:
-            if self._selector is not None:
-                with suppress(KeyError, ValueError, OSError):
-                    self._selector.unregister(link)
-            link.close()
-
-    def _dispose(self) -> None:
-        super()._dispose()
-        if self._link is not None:
-            self._link.close()
+        super()._drop()
 
 
-class PollingMailbox(PostgresMailbox):
+class PollingMailbox(Listening):
     """Asks for its messages, again and again while somebody waits."""
 
     def __init__(self, address: str, statement: bytes, poll: Seconds, wire: Wire, runtime: Runtime) -> None:
-        super().__init__(runtime)
+        super().__init__()
+        self._runtime = runtime
+        self._pauses = Pauses(runtime.random)
         self._address = address.encode()
         self._statement = statement
         self._poll_s = poll
         self._wire = wire
 
-    async def _taken(self) -> list[str]:
+    async def _asked(self) -> list[str]:
         """The messages that lie there; they are removed."""
-        answer = await self._wire.exchange(self._statement, [self._address], CONNECT_S)
+        answer = await self._wire.exchange(self._statement, [self._address], TAKE_S)
         if answer.state:
             raise StoreUnavailable(answer.message)
         messages: list[str] = json.loads(answer.value)
         return messages
 
     async def _mail(self) -> list[str]:
-        """As `_taken`; a cancelled caller loses nothing."""
-        return await self._taken()
+        """As `_asked`; a cancelled caller loses nothing."""
+        return await self._asked()
 
     async def _turn(self, selector: selectors.BaseSelector, until: Instant | None) -> bool:
         try:
@@ -324,8 +145,14 @@ class PollingMailbox(PostgresMailbox):
         except (StoreUnavailable, OutcomeUnknown, SetupError):
             # Perhaps it was answered and the answer lost, with messages in it: they are listed instead.
             self.overflowed = True
-            return await self._rest(selector, self._next_pause(), until)
-        self._pause = PAUSE_FIRST_S
+            return await self._rest(selector, self._pauses.next(), until)
+        self._pauses.over()
         for message in messages:
-            self._keep(message.encode())
+            self._came += _kept(message.encode())
         return bool(messages) or await self._rest(selector, self._poll_s, until)
+
+    async def _rest(self, selector: selectors.BaseSelector, seconds: Seconds, until: Instant | None) -> bool:
+        """Wait, but for a poke and no longer than asked for; True if one of the two ended it."""
+        left = seconds if until is None else until - self._runtime.now()
+        events = await self._ready(selector, max(0.0, min(left, seconds)))
+        return (bool(events) and self._was_poked()) or (until is not None and left <= seconds)

@@ -10,20 +10,19 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tenure.engines.listening_aio import ByTask
 from tenure.engines.postgres.link import unknown, wait_here
 from tenure.engines.postgres.mailbox import ListeningMailbox, PollingMailbox
 from tenure.engines.postgres.transport_blocking import CONNECTIONS_MOST
 from tenure.errors import StoreUnavailable
-from tenure.runtimes.aio import readable
 
 if TYPE_CHECKING:
-    import selectors
     from collections.abc import Callable, Sequence
 
     from tenure.engines.postgres.link import Answer, Link, Waiter
-    from tenure.engines.postgres.store import Known, Wire
+    from tenure.engines.postgres.store import Wire
     from tenure.model import Seconds
     from tenure.runtimes.aio import AioRuntime
 
@@ -217,45 +216,11 @@ class AioWire:
         self._idle.clear()
 
 
-class _Tasks:
-    """How a task waits."""
-
-    async def _ready(self, selector: selectors.BaseSelector, seconds: Seconds) -> Sequence[tuple[Any, int]]:
-        events = selector.select(0)
-        if not events:
-            await readable(selector, seconds)
-            events = selector.select(0)
-        return events
-
-    def _me(self) -> object:
-        return asyncio.current_task()
-
-
-class AioListener(_Tasks, ListeningMailbox):
+class AioListener(ByTask, ListeningMailbox):
     """For waiting tasks."""
 
-    def __init__(
-        self, address: str, runtime: AioRuntime, known: Known, listen: Callable[[Seconds, Waiter], Link]
-    ) -> None:
-        super().__init__(address, runtime, known)
-        self._listen = listen
-        self._loop = runtime.loop
 
-    async def _open(self, timeout: Seconds) -> Link:
-        opening = self._loop.run_in_executor(None, self._listen, timeout, wait_here)
-        try:
-            return await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            opening.add_done_callback(_discard)
-            raise
-
-
-def _discard(opening: asyncio.Future[Link]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
-
-
-class AioPoller(_Tasks, PollingMailbox):
+class AioPoller(ByTask, PollingMailbox):
     """For waiting tasks."""
 
     def __init__(self, address: str, statement: bytes, poll: Seconds, wire: Wire, runtime: AioRuntime) -> None:
@@ -266,7 +231,7 @@ class AioPoller(_Tasks, PollingMailbox):
         # What a cancelled reader has asked for is taken by the next: the messages are gone from the table.
         asking = self._asking
         if asking is None:
-            asking = self._asking = asyncio.ensure_future(self._taken())
+            asking = self._asking = asyncio.ensure_future(self._asked())
         try:
             return await asyncio.shield(asking)
         finally:

@@ -11,19 +11,16 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from tenure.engines.listening import ByThread
 from tenure.engines.postgres.link import unknown, wait_here
 from tenure.engines.postgres.mailbox import ListeningMailbox, PollingMailbox
 from tenure.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    import selectors
     from collections.abc import Callable, Sequence
-    from typing import Any
 
     from tenure.engines.postgres.link import Answer, Link, Waiter
-    from tenure.engines.postgres.store import Known
     from tenure.model import Seconds
-    from tenure.ports import Runtime
 
 CONNECTIONS_MOST: Final = 4
 """Of one client, for its callers; more of them wait for each other. A server has a hundred for everybody."""
@@ -128,26 +125,9 @@ class BlockingWire:
         self.shut()
 
 
-class _Threads:
-    """How a thread waits."""
-
-    async def _ready(self, selector: selectors.BaseSelector, seconds: Seconds) -> Sequence[tuple[Any, int]]:
-        return selector.select(seconds)
-
-    def _me(self) -> object:
-        return threading.get_ident()
-
-
-class BlockingListener(_Threads, ListeningMailbox):
+class BlockingListener(ByThread, ListeningMailbox):
     """For waiting threads."""
 
-    def __init__(self, address: str, runtime: Runtime, known: Known, listen: Callable[[Seconds, Waiter], Link]) -> None:
-        super().__init__(address, runtime, known)
-        self._listen = listen
 
-    async def _open(self, timeout: Seconds) -> Link:
-        return self._listen(timeout, wait_here)
-
-
-class BlockingPoller(_Threads, PollingMailbox):
+class BlockingPoller(ByThread, PollingMailbox):
     """For waiting threads."""

@@ -15,47 +15,35 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import ResponseError
 
+from tenure.engines.listening import NEVER, SILENCE_S, SLICE_S, ByThread, Listening, Pauses
+from tenure.engines.listening_aio import ByTask
 from tenure.engines.mail import decode
 from tenure.engines.redis.cluster import named
-from tenure.engines.redis.mailbox import (
-    BLPOP_S,
-    CONNECT_PAUSES,
-    CONNECT_S,
-    PAUSE_FIRST_S,
-    PAUSE_MOST_S,
-    SILENCE_S,
-    RedisMailbox,
-)
+from tenure.engines.redis.mailbox import BLPOP_S
 from tenure.engines.redis.partitions import partition_of
 from tenure.engines.redis.scripts import command
-from tenure.engines.redis.transport_aio import AioMailbox
-from tenure.engines.redis.transport_blocking import BlockingMailbox
 from tenure.errors import OutcomeUnknown, SetupError, StoreUnavailable
 from tenure.model import Instant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from tenure.engines.listening import Events
     from tenure.engines.redis.cluster import Cluster, Node
     from tenure.engines.redis.partitions import Layout
     from tenure.engines.redis.pipe import Pipe
     from tenure.model import Seconds
-    from tenure.ports import Message, Peer, Runtime
-    from tenure.runtimes.aio import AioRuntime
+    from tenure.ports import Peer, Runtime
 
 LISTENED_MOST: Final = 32
 """Partitions that one client listens to at a time."""
 
 KEEP_S: Final = 1.0
 """Seconds that a list is listened to after the last session that was waited for there is due."""
-
-_SLICE_S: Final = 1.0
-_INNER: Final = b"."
-_NEVER: Final = Instant(float("inf"))
 
 
 class Ends:
@@ -112,26 +100,26 @@ class Ends:
 class _List:
     """The list of one partition."""
 
-    def __init__(self, index: int, key: str) -> None:
+    def __init__(self, index: int, key: str, pauses: Pauses) -> None:
         self.index = index
         self.ask = command(("BLPOP", key, BLPOP_S))
         self.until = Instant(0.0)
         """When nobody waits there any more, as far as is known."""
         self.pipe: Pipe | None = None
         self.node: Node | None = None
-        self.silent_at = _NEVER
+        self.silent_at = NEVER
         """When the connection is given up; never while nothing is asked for."""
         self.is_dialling = False
         self.dial_at = Instant(0.0)
-        self.pause = PAUSE_FIRST_S
+        self.pauses = pauses
 
 
-class _Lists(RedisMailbox):
+class _Lists(Listening):
     """As `RedisMailbox`, over several lists."""
 
-    _ends: Ends
-
-    def _begin(self, ends: Ends) -> None:
+    def __init__(self, runtime: Runtime, ends: Ends) -> None:
+        super().__init__()
+        self._runtime = runtime
         self._ends = ends
         self._lists: dict[int, _List] = {}
         self._dialled: deque[tuple[_List, Pipe | None, Node | None]] = deque()
@@ -146,25 +134,18 @@ class _Lists(RedisMailbox):
                 if is_new and len(self._lists) >= LISTENED_MOST:
                     heard = False
                     continue
-                found = self._lists.setdefault(index, _List(index, self._ends.key(index)))
+                found = self._lists.setdefault(index, self._list(index))
                 found.until = max(found.until, Instant(peer.due + KEEP_S))
             if is_new:
                 self._nudge()
         return heard
 
-    async def receive(self, until: Instant | None) -> list[Message]:
-        """As `RedisMailbox.receive`."""
-        reader = self._me()
-        try:
-            selector = self._enter(reader)
-            while not self._messages:
-                left = self._tend(selector, until)
-                if left <= 0 or self._heard(await self._ready(selector, left)):
-                    break
-        finally:
-            self._leave(reader)
-        messages, self._messages = self._messages, []
-        return messages
+    def _list(self, index: int) -> _List:
+        return _List(index, self._ends.key(index), Pauses(self._runtime.random))
+
+    async def _turn(self, selector: selectors.BaseSelector, until: Instant | None) -> bool:
+        left = self._tend(selector, until)
+        return left <= 0 or self._heard(await self._ready(selector, left))
 
     # -- the connections --------------------------------------------------------------------------------------------
 
@@ -173,7 +154,7 @@ class _Lists(RedisMailbox):
         now = self._runtime.now()
         self._take_dialled(selector)
         # In slices: a timer sleeps through suspend.
-        look_at = Instant(now + _SLICE_S) if until is None else min(Instant(now + _SLICE_S), until)
+        look_at = Instant(now + SLICE_S) if until is None else min(Instant(now + SLICE_S), until)
         for one in list(self._lists.values()):
             if self._is_left(one, now):
                 self._drop_list(one)
@@ -185,7 +166,7 @@ class _Lists(RedisMailbox):
             elif now >= one.silent_at or (one.node is not None and not self._ends.is_there(one.index, one.node)):
                 self._drop_list(one)
                 look_at = now
-            elif one.silent_at is _NEVER and not self._ask_list(one, now):
+            elif one.silent_at is NEVER and not self._ask_list(one, now):
                 look_at = now
         # Somebody who waits always has a turn at the wake-ups, also if something is due again at once.
         return max(look_at - now, 0.001 if until is None or now < until else 0.0)
@@ -210,9 +191,8 @@ class _Lists(RedisMailbox):
     def _dial_list(self, one: _List, now: Instant) -> None:
         """Connect in a thread of its own: a node that is lost must not keep the reader from the others."""
         one.is_dialling = True
-        one.dial_at = Instant(now + one.pause * (0.5 + self._runtime.random()))
-        timeout = min(CONNECT_S, one.pause * CONNECT_PAUSES)
-        one.pause = min(one.pause * 2, PAUSE_MOST_S)
+        timeout = one.pauses.patience
+        one.dial_at = Instant(now + one.pauses.next())
         threading.Thread(target=self._dial_in_thread, args=(one, timeout), daemon=True).start()
 
     def _dial_in_thread(self, one: _List, timeout: Seconds) -> None:
@@ -242,14 +222,11 @@ class _Lists(RedisMailbox):
             # What the last connection may have taken along is listed at the next heartbeat, which is asked for at once.
             self.overflowed = True
 
-    def _heard(self, events: Sequence[tuple[Any, int]]) -> bool:
+    def _heard(self, events: Events) -> bool:
         hint = False
         for key, _ in events:
             if key.fileobj is self._wake:
-                said = b""
-                with suppress(OSError):
-                    said = self._wake.recv(4096)
-                hint = hint or bool(said.strip(_INNER))
+                hint = self._was_poked() or hint
             elif key.data[0].pipe is key.fileobj:
                 hint = self._took_from(*key.data) or hint
         return hint
@@ -263,35 +240,29 @@ class _Lists(RedisMailbox):
             return True
         hint = False
         for answer in answers:
-            one.silent_at = _NEVER
+            one.silent_at = NEVER
             if isinstance(answer, ResponseError):
                 # The slot has moved, is on the move, its master has fallen: asked again where it is then, with pauses.
                 self._ends.refused(node, str(answer))
                 self._drop_list(one)
-                one.dial_at = Instant(self._runtime.now() + one.pause * (0.5 + self._runtime.random()))
-                one.pause = min(one.pause * 2, PAUSE_MOST_S)
+                one.dial_at = Instant(self._runtime.now() + one.pauses.next())
                 return True
-            one.pause = PAUSE_FIRST_S
+            one.pauses.over()
             if answer is not None:
                 message = decode(answer[1])
                 if message is not None:
-                    self._messages.append(message)
+                    self._came.append(message)
                 hint = True
         return hint
 
     def _drop_list(self, one: _List) -> None:
         pipe, one.pipe, one.node = one.pipe, None, None
-        one.silent_at = _NEVER
+        one.silent_at = NEVER
         if pipe is not None:
             if self._selector is not None:
                 with suppress(KeyError, ValueError, OSError):
                     self._selector.unregister(pipe)
             pipe.close()
-
-    def _nudge(self) -> None:
-        """Let whoever reads tend the connections; unlike a `poke`, it is no reason to look again."""
-        with suppress(OSError):
-            self._poke.send(_INNER)
 
     def _dispose(self) -> None:
         super()._dispose()
@@ -304,21 +275,9 @@ class _Lists(RedisMailbox):
                 pipe.close()
 
 
-def _never_open(timeout: Seconds) -> Pipe:  # noqa: ARG001 - as a mailbox of one server takes it
-    raise StoreUnavailable("a cluster has no one server")
-
-
-class BlockingMailboxes(_Lists, BlockingMailbox):
+class BlockingMailboxes(ByThread, _Lists):
     """The mailbox for waiting threads."""
 
-    def __init__(self, runtime: Runtime, ends: Ends) -> None:
-        super().__init__("", runtime, _never_open)
-        self._begin(ends)
 
-
-class AioMailboxes(_Lists, AioMailbox):
+class AioMailboxes(ByTask, _Lists):
     """The mailbox for waiting tasks."""
-
-    def __init__(self, runtime: AioRuntime, ends: Ends) -> None:
-        super().__init__("", runtime, _never_open)
-        self._begin(ends)

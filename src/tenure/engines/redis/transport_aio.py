@@ -13,17 +13,15 @@ from contextlib import suppress
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from tenure.engines.listening_aio import ByTask
 from tenure.engines.redis.mailbox import RedisMailbox
 from tenure.errors import OutcomeUnknown, StoreUnavailable
 from tenure.model import Seconds
-from tenure.runtimes.aio import readable
 
 if TYPE_CHECKING:
-    import selectors
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from tenure.engines.redis.pipe import Pipe
-    from tenure.runtimes.aio import AioRuntime
 
 
 Request = tuple["asyncio.Future[list[Any]]", int, float, Seconds]
@@ -212,33 +210,5 @@ class AioWire:
             pipe.close()
 
 
-class AioMailbox(RedisMailbox):
+class AioMailbox(ByTask, RedisMailbox):
     """The mailbox for waiting tasks."""
-
-    def __init__(self, key: str, runtime: AioRuntime, open_pipe: Callable[[Seconds], Pipe]) -> None:
-        super().__init__(key, runtime)
-        self._dial = open_pipe
-        self._loop = runtime.loop
-
-    async def _open(self, timeout: Seconds) -> Pipe:
-        opening = self._loop.run_in_executor(None, self._dial, timeout)
-        try:
-            return await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            opening.add_done_callback(_discard)
-            raise
-
-    async def _ready(self, selector: selectors.BaseSelector, seconds: Seconds) -> Sequence[tuple[Any, int]]:
-        events = selector.select(0)
-        if not events:
-            await readable(selector, seconds)
-            events = selector.select(0)
-        return events
-
-    def _me(self) -> object:
-        return asyncio.current_task()
-
-
-def _discard(opening: asyncio.Future[Pipe]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()

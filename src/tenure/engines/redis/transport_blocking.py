@@ -11,16 +11,15 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from tenure.engines.listening import ByThread
 from tenure.engines.redis.mailbox import RedisMailbox
 from tenure.errors import OutcomeUnknown, StoreUnavailable
 
 if TYPE_CHECKING:
-    import selectors
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from tenure.engines.redis.pipe import Pipe
     from tenure.model import Seconds
-    from tenure.ports import Runtime
 
 CONNECTIONS_MOST: Final = 8
 """Of one client, for its calling threads; more of them wait for each other."""
@@ -154,18 +153,5 @@ class KeeperWire(BlockingWire):
         return answers
 
 
-class BlockingMailbox(RedisMailbox):
+class BlockingMailbox(ByThread, RedisMailbox):
     """The mailbox for waiting threads."""
-
-    def __init__(self, key: str, runtime: Runtime, open_pipe: Callable[[Seconds], Pipe]) -> None:
-        super().__init__(key, runtime)
-        self._dial = open_pipe
-
-    async def _open(self, timeout: Seconds) -> Pipe:
-        return self._dial(timeout)
-
-    async def _ready(self, selector: selectors.BaseSelector, seconds: Seconds) -> Sequence[tuple[Any, int]]:
-        return selector.select(seconds)
-
-    def _me(self) -> object:
-        return threading.get_ident()

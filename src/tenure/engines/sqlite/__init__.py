@@ -17,7 +17,7 @@ from tenure.engines.sqlite import url as sqlite_url
 from tenure.engines.sqlite.database import Database, opening
 from tenure.engines.sqlite.endpoint import Endpoint, Sender
 from tenure.engines.sqlite.files import Home, open_home
-from tenure.engines.sqlite.mailbox_blocking import BlockingMailbox
+from tenure.engines.sqlite.mailbox import BlockingMailbox
 from tenure.engines.sqlite.transport_blocking import BlockingStore
 from tenure.errors import TenureError
 from tenure.runtimes import native

@@ -1,4 +1,4 @@
-"""The mailbox for waiting threads, and `Ears`, what it shares with the mailbox for tasks.
+"""The mailbox: datagrams to this client's socket, and the ends of the neighbours in front.
 
 Promises: a message that was taken from the socket is returned by this `receive` or the next one, also when a signal
 handler or a cancellation interrupts; the end of a watched neighbour ends the wait.
@@ -8,24 +8,23 @@ returns empty-handed every so often (`DEAF_S`, `MUTE_S`), so that the caller loo
 
 from __future__ import annotations
 
-import _socket
 import os
 import selectors
-import threading
 import weakref
 from contextlib import suppress
 from itertools import repeat
 from typing import TYPE_CHECKING, Final, cast
 
+from tenure.engines.listening import SLICE_S, ByThread, Listening
 from tenure.engines.mail import PAYLOAD_MAX, decode
 from tenure.engines.sqlite.endpoint import Silence, connect
-from tenure.errors import UsageError
 from tenure.model import Instant
-from tenure.runtimes import native
 
 if TYPE_CHECKING:
+    import _socket
     from collections.abc import Callable, Sequence
 
+    from tenure.engines.listening import Events
     from tenure.engines.sqlite.endpoint import Endpoint
     from tenure.ports import Message, Peer
 
@@ -45,38 +44,21 @@ closes a dying process's pulse before or after its presence file, so that one lo
 MUTE_S: Final = 0.05
 """Seconds between looks where this client has no mail socket."""
 
-_SLICE_S: Final = 1.0
 _MAIL: Final = "\0mail"
-_WAKE: Final = "\0wake"
 
 
-class Ears:
-    """What a mailbox listens to: its own mail, pokes, and the pulses of its neighbours.
-
-    Attributes:
-        overflowed: set when many messages came in one go; whoever lists the grants then clears it.
-    """
+class SqliteMailbox(Listening):
+    """Hears its own mail, and the pulses of its neighbours; what came is kept as it came."""
 
     def __init__(self, endpoint: Endpoint, now: Callable[[], Instant]) -> None:
-        self.overflowed = False
+        super().__init__()
         self._endpoint = endpoint
         self._now = now
-        self._pid = os.getpid()
-        self._mutex = native.mutex()
-        self._raw: list[bytes] = []
         self._peers: dict[str, _socket.socket] = {}
         self._absent: dict[str, None] = {}
         self._deaf_until = Instant(0.0)
         self._deaf_pause = DYING_S
-        self._reader: object = None
-        self._closed = False
-        self._selector: selectors.BaseSelector | None = None
-        # A pair of sockets, not a pipe: a poke by a late finalizer then meets a closed object, and never the number of
-        # a descriptor that is somebody else's by now.
-        self._wake, self._poke = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
-        self._wake.setblocking(False)
-        self._poke.setblocking(False)
-        _ears.add(self)
+        _mailboxes.add(self)
 
     def watch(self, peers: Sequence[Peer]) -> bool:
         """As `ports.Mailbox.watch`; no system call for a neighbour that is listened to already.
@@ -86,7 +68,7 @@ class Ears:
         """
         heard = True
         with self._mutex:
-            if self._closed:
+            if self._is_closed:
                 return False
             for index, peer in enumerate(peers):
                 if peer.address == self._endpoint.address:
@@ -98,25 +80,6 @@ class Ears:
                 else:
                     heard = self._listen(peer) and heard
         return heard
-
-    def poke(self) -> None:
-        """As `ports.Mailbox.poke`; also from finalizers and signal handlers, also after `close`. Never raises."""
-        with suppress(OSError):
-            self._poke.send(b"\a")
-
-    def close(self) -> None:
-        """Stop listening; a `receive` in progress returns. The endpoint stays open. May be repeated."""
-        with self._mutex:
-            self._closed = True
-            if self._reader is None:
-                self._dispose()
-        self.poke()
-
-    def disown(self) -> None:
-        """In a forked child: close every descriptor. The parent's selector is shared, so nothing is unregistered."""
-        self._closed = True
-        self._mutex = native.mutex()
-        self._dispose()
 
     def _listen(self, peer: Peer) -> bool:
         sock = connect(self._endpoint.home, peer.address) if peer.address else Silence.NOBODY
@@ -154,43 +117,26 @@ class Ears:
                 del self._peers[address]
             sock.close()
 
-    def _enter(self, reader: object) -> selectors.BaseSelector:
-        """Begin a receive: one reader at a time. A reader that comes again has left, however it was interrupted."""
-        with self._mutex:
-            if self._reader is not None and self._reader != reader:
-                raise UsageError("receive: this mailbox has a reader already; nothing was taken")
-            if self._closed:
-                raise UsageError("receive: this mailbox is closed")
-            if self._selector is None:
-                # Made late and looked up by name, so that a patched module's selector lets other greenlets run.
-                # Kept only when complete: an interrupt in the middle must not leave one that hears half.
-                selector = selectors.DefaultSelector()
-                selector.register(self._wake, selectors.EVENT_READ, _WAKE)
-                if self._endpoint.mail is not None:
-                    selector.register(self._endpoint.mail, selectors.EVENT_READ, _MAIL)
-                for address, sock in self._peers.items():
-                    selector.register(sock, selectors.EVENT_READ, address)
-                self._selector = selector
-            self._reader = reader
-            return self._selector
+    def _begin(self, selector: selectors.BaseSelector) -> None:
+        if self._endpoint.mail is not None:
+            selector.register(self._endpoint.mail, selectors.EVENT_READ, _MAIL)
+        for address, sock in self._peers.items():
+            selector.register(sock, selectors.EVENT_READ, address)
 
-    def _leave(self, reader: object) -> None:
-        with self._mutex:
-            if self._reader == reader:
-                self._reader = None
-                if self._closed:
-                    self._dispose()
+    async def _turn(self, selector: selectors.BaseSelector, until: Instant | None) -> bool:
+        left = None if until is None else min(max(0.0, until - self._now()), SLICE_S)
+        if self._heard(await self._ready(selector, left)):
+            return True
+        return until is not None and self._now() >= until
 
-    def _hear(self, events: Sequence[tuple[selectors.SelectorKey, int]]) -> bool:
+    def _heard(self, events: Events) -> bool:
         """Take what the events announce; True if the caller of `receive` should have a look."""
         hint = False
         for key, _ in events:
             if key.data == _MAIL:
                 hint = self._drain() or hint
-            elif key.data == _WAKE:
-                with suppress(OSError):
-                    self._wake.recv(4096)
-                hint = True
+            elif key.fileobj is self._wake:
+                hint = self._was_poked() or hint
             else:
                 # Nobody writes there: readable means that the neighbour has ended, or cannot keep the connection.
                 with self._mutex:
@@ -200,47 +146,42 @@ class Ears:
 
     def _drain(self) -> bool:
         mail = self._endpoint.mail
-        before = len(self._raw)
+        before = len(self._came)
         if mail is not None:
             # One call into C takes datagrams off the socket *and* keeps them: Python code between the two is where a
             # KeyboardInterrupt would lose one.
             try:  # noqa: SIM105 - suppress() costs as much again, between a wake-up and its return
-                self._raw.extend(map(mail.recv, repeat(PAYLOAD_MAX + 1, 64)))
+                self._came.extend(map(mail.recv, repeat(PAYLOAD_MAX + 1, 64)))
             except OSError:
                 pass
-        came = len(self._raw) - before
+        came = len(self._came) - before
         if came >= OVERFLOW:
             self.overflowed = True
         return came > 0
 
     def _taken(self) -> list[Message]:
-        """Hand over what was drained; what is not understood is a hint only."""
-        count = len(self._raw)
-        messages = [message for message in map(decode, self._raw) if message is not None]
-        del self._raw[:count]
+        # What is not understood is a hint only.
+        count = len(self._came)
+        messages = [message for message in map(decode, self._came) if message is not None]
+        del self._came[:count]
         return messages
 
-    def _patience(self, until: Instant | None) -> tuple[Instant | None, float | None]:
-        """When to return in any case, and how long to wait in one go, in seconds (None: for ever)."""
+    def _bound(self, until: Instant | None) -> Instant | None:
         now = self._now()
         if self._endpoint.mail is None:
-            until = Instant(now + MUTE_S) if until is None else min(until, Instant(now + MUTE_S))
-        elif now < self._deaf_until:
+            return Instant(now + MUTE_S) if until is None else min(until, Instant(now + MUTE_S))
+        if now < self._deaf_until:
             pause = self._deaf_pause = min(self._deaf_pause, DEAF_S)
             self._deaf_pause = pause * 2
-            until = Instant(now + pause) if until is None else min(until, Instant(now + pause))
-        # A timer sleeps through suspend, so a wait to an instant is cut into slices.
-        return until, None if until is None else min(max(0.0, until - now), _SLICE_S)
+            return Instant(now + pause) if until is None else min(until, Instant(now + pause))
+        return until
 
     def _dispose(self) -> None:
-        # Never unregister here: after a fork the kernel's list is shared, and the parent would hear no more.
-        for sock in (*self._peers.values(), self._wake, self._poke):
+        for sock in self._peers.values():
             with suppress(OSError):
                 sock.close()
         self._peers.clear()
-        if self._selector is not None:
-            with suppress(OSError):
-                self._selector.close()
+        super()._dispose()
 
 
 def _register(selector: selectors.BaseSelector, sock: _socket.socket, address: str) -> None:
@@ -261,40 +202,16 @@ def _register(selector: selectors.BaseSelector, sock: _socket.socket, address: s
         raise
 
 
-class BlockingMailbox(Ears):
+class BlockingMailbox(ByThread, SqliteMailbox):
     """The mailbox for waiting threads."""
 
-    async def receive(self, until: Instant | None) -> list[Message]:
-        """As `ports.Mailbox.receive`.
 
-        Raises:
-            UsageError: another thread is receiving, or the mailbox is closed; no message was taken.
-
-        An exception of a signal handler passes through; what had come is kept for the next call.
-        """
-        # Under gevent this is the greenlet's. A KeyboardInterrupt may hit any line, so entering is inside the try.
-        reader = threading.get_ident()
-        try:
-            selector = self._enter(reader)
-            until, left = self._patience(until)
-            while not self._raw:
-                if self._hear(selector.select(left)):
-                    break
-                if until is not None:
-                    left = min(until - self._now(), _SLICE_S)
-                    if left <= 0:
-                        break
-        finally:
-            self._leave(reader)
-        return self._taken()
-
-
-_ears: weakref.WeakSet[Ears] = weakref.WeakSet()
+_mailboxes: weakref.WeakSet[SqliteMailbox] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    for ears in list(_ears):
-        ears.disown()
+    for mailbox in list(_mailboxes):
+        mailbox.disown()
 
 
 if hasattr(os, "register_at_fork"):
