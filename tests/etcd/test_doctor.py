@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tenure import Client, Grade, StoreUnavailable, UnsafeSetup
+from tenure.engines.address import Address
 from tenure.engines.etcd import doctor
 from tenure.engines.etcd.doctor import FAULTS, in_the_way_of_durable_tokens
 from tenure.engines.etcd.facts import Facts, Node
-from tenure.engines.etcd.url import Address
 from tests.servers import etcd
 from tests.servers.certificates import make_certificates
 from tests.servers.certificates import missing as no_certificates

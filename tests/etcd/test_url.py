@@ -9,7 +9,8 @@ import pytest
 
 from tenure import UsageError
 from tenure.engines import connect
-from tenure.engines.etcd.url import Address, Credentials, EtcdUrl, Tls, parse
+from tenure.engines.address import Address, Tls
+from tenure.engines.etcd.url import Credentials, EtcdUrl, parse
 
 NODE = (Address("h", 2379),)
 

@@ -8,17 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure.config import split_options
-from tenure.engines.redis.url import (
-    CLUSTER,
-    SENTINEL,
-    TCP,
-    UNIX,
-    Address,
-    Credentials,
-    RedisUrl,
-    Tls,
-    parse,
-)
+from tenure.engines.address import Address, Tls
+from tenure.engines.redis.url import CLUSTER, SENTINEL, TCP, UNIX, Credentials, RedisUrl, parse
 from tenure.errors import UsageError
 
 HOST = (Address("h", 6379),)

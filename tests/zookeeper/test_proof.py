@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure import UsageError
+from tenure.engines.address import Address
 from tenure.engines.zookeeper import jute
 from tenure.engines.zookeeper.layout import Layout, ahead, claim_node, rows
 from tenure.engines.zookeeper.seat import Proof
-from tenure.engines.zookeeper.url import Address, Login, parse
+from tenure.engines.zookeeper.url import Login, parse
 from tenure.model import EXCLUSIVE, SHARED, Instant, Kind, Mode
 
 APART = 1.0

@@ -19,7 +19,8 @@ from tenure.errors import StoreUnavailable, UnsafeSetup
 from tenure.runtimes import native
 
 if TYPE_CHECKING:
-    from tenure.engines.etcd.url import Address, EtcdUrl
+    from tenure.engines.address import Address
+    from tenure.engines.etcd.url import EtcdUrl
     from tenure.model import Seconds
 
 NODE_LEAST_S: Final = 0.05

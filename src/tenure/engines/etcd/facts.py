@@ -17,9 +17,9 @@ from tenure.engines.etcd.pipe import NOT_FOUND, PERMISSION_DENIED, Refused
 from tenure.errors import StoreUnavailable, UnsafeSetup
 
 if TYPE_CHECKING:
+    from tenure.engines.address import Address
     from tenure.engines.etcd.dial import Dialer
     from tenure.engines.etcd.pipe import Pipe
-    from tenure.engines.etcd.url import Address
     from tenure.model import Seconds
 
 ASK_S: Final = 5.0

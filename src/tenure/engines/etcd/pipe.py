@@ -13,8 +13,8 @@ from tenure.runtimes import native
 if TYPE_CHECKING:
     import socket
 
+    from tenure.engines.address import Address
     from tenure.engines.etcd.grpc import Answer
-    from tenure.engines.etcd.url import Address
     from tenure.model import Seconds
 
 STALE_S: Final = 0.1

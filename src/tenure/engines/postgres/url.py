@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import re
 from typing import Final, NamedTuple
-from urllib.parse import unquote_to_bytes
 
+from tenure.engines import address
 from tenure.errors import UsageError
 
 FORMS: Final = (
@@ -33,12 +33,8 @@ _LIBPQ: Final = (
     "keepalives_count", "tcp_user_timeout",
 )  # fmt: skip
 
-_URL: Final = re.compile(
-    r"postgresql://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?P<rest>#.*)?",
-    re.IGNORECASE | re.DOTALL,
-)
+_URL: Final = address.parts("postgresql")
 _SCHEMA: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-_BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 class PostgresUrl(NamedTuple):
@@ -103,17 +99,11 @@ def _split(url: str, allowed: tuple[str, ...]) -> tuple[str, dict[str, str], str
     match = _URL.fullmatch(url)
     if match is None:
         raise UsageError(f"url: it does not begin with postgresql://; {FORMS}")
-    if match["rest"] is not None:
-        raise UsageError("url: it has a fragment; write # in a password as %23")
-    userinfo, _, hosts = match["authority"].rpartition("@")
-    if "@" in userinfo:
-        raise UsageError("url: it has two @ before the host; write @ in a user's name or password as %40")
-    if "@" in match["path"]:
-        raise UsageError("url: it has an @ after the host; write / and ? in a password as %2F and %3F")
-    database = match["path"].removeprefix("/")
+    userinfo, hosts = address.split(match)
+    database = address.plain(match["path"]).removeprefix("/")
     if not database or "/" in database:
         raise UsageError(f"url: a database must be named, and nothing after it; {FORMS}")
-    for part, what in ((userinfo, "the login"), (hosts, "a host"), (database, "the database")):
+    for part, what in ((userinfo or "", "the login"), (hosts, "a host"), (database, "the database")):
         _decoded(part, what)
     options = _options(match["query"], allowed)
     if not hosts and "host" not in options:
@@ -151,12 +141,7 @@ def _poll(text: str | None) -> float:
 
 
 def _decoded(quoted: str, what: str) -> str:
-    if _BAD_ESCAPE.search(quoted):
-        raise UsageError(f"url: {what} has a % that begins no escape; write it as %25")
-    raw = unquote_to_bytes(quoted)
-    if b"\0" in raw:
+    text = address.decoded(quoted, what)
+    if "\0" in text:
         raise UsageError(f"url: {what} has a NUL character")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise UsageError(f"url: {what} is not UTF-8") from None
+    return text

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from tenure.engines.address import Address
 from tenure.engines.redis.dial import Access, Dialer, Standalone, Watched
-from tenure.engines.redis.url import Address
 from tenure.errors import UsageError
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-from tenure.engines.redis.url import CLUSTER, SENTINEL, UNIX, Address
+from tenure.engines.address import Address
+from tenure.engines.redis.url import CLUSTER, SENTINEL, UNIX
 from tenure.errors import IncompatibleStore, OutcomeUnknown, SetupError, StoreUnavailable, UnsafeSetup, UsageError
 
 try:

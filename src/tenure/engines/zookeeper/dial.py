@@ -23,7 +23,8 @@ from tenure.runtimes import native
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tenure.engines.zookeeper.url import Address, ZooKeeperUrl
+    from tenure.engines.address import Address
+    from tenure.engines.zookeeper.url import ZooKeeperUrl
     from tenure.model import Instant, Seconds
 
 FIRST_MOST: Final = 1 << 20

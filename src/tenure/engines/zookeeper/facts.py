@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
 
+    from tenure.engines.address import Address
     from tenure.engines.zookeeper.dial import Dialer
     from tenure.engines.zookeeper.layout import Layout
-    from tenure.engines.zookeeper.url import Address
     from tenure.model import Seconds
 
 ASK_MOST: Final = 3.0

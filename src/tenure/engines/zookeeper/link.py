@@ -29,8 +29,8 @@ from tenure.runtimes import native
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tenure.engines.address import Address
     from tenure.engines.zookeeper.dial import Dialer
-    from tenure.engines.zookeeper.url import Address
     from tenure.model import Seconds
 
 PAUSE_FIRST_S: Final = 0.02

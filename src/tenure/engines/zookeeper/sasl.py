@@ -20,7 +20,8 @@ except ImportError as missing:
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tenure.engines.zookeeper.url import Address, ZooKeeperUrl
+    from tenure.engines.address import Address
+    from tenure.engines.zookeeper.url import ZooKeeperUrl
 
 SERVICE: Final = "zookeeper"
 REALM: Final = "zk-sasl-md5"
