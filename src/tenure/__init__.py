@@ -15,8 +15,8 @@ from tenure._version import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tenure import fencing
-    from tenure.async_client import AsyncClient, AsyncLease, AsyncLock
-    from tenure.client import Client, Lease, Lock
+    from tenure.async_client import AsyncClient, AsyncLock, AsyncLocks
+    from tenure.client import Client, Lock, Locks
     from tenure.errors import (
         AcquireTimeout,
         FenceRegression,
@@ -39,16 +39,22 @@ if TYPE_CHECKING:
         WouldDeadlock,
     )
     from tenure.findings import Finding, Grade, Report
+    from tenure.lease_aio import AsyncLease, AsyncLeases
+    from tenure.lease_blocking import Lease, Leases
     from tenure.model import Contender, Grant, LeaseState, LossReason, Queue
 
 # Loaded on first use: `import tenure` alone costs no engine, no asyncio and no threads.
 _HOME = {
     "AsyncClient": "async_client",
-    "AsyncLease": "async_client",
+    "AsyncLease": "lease_aio",
+    "AsyncLeases": "lease_aio",
     "AsyncLock": "async_client",
+    "AsyncLocks": "async_client",
     "Client": "client",
-    "Lease": "client",
+    "Lease": "lease_blocking",
+    "Leases": "lease_blocking",
     "Lock": "client",
+    "Locks": "client",
     "AcquireTimeout": "errors",
     "FenceRegression": "errors",
     "ForeignToken": "errors",
@@ -103,7 +109,9 @@ __all__ = [
     "AcquireTimeout",
     "AsyncClient",
     "AsyncLease",
+    "AsyncLeases",
     "AsyncLock",
+    "AsyncLocks",
     "Client",
     "Contender",
     "FenceRegression",
@@ -115,7 +123,9 @@ __all__ = [
     "Lease",
     "LeaseLost",
     "LeaseState",
+    "Leases",
     "Lock",
+    "Locks",
     "LossReason",
     "MissingRow",
     "MissingTable",

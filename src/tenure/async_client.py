@@ -8,138 +8,52 @@ thread per client is the bridge.
 
 from __future__ import annotations
 
+import abc
 import asyncio
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from tenure import config
-from tenure.body import Body
 from tenure.core import timeout_error
 from tenure.errors import AcquireTimeout, TenureError, UsageError
-from tenure.face import BaseClient, BaseLock
-from tenure.lease import BaseLease
-from tenure.model import Instant, LossReason, Queue, Seconds
+from tenure.face import BaseClient, BaseDescription, BaseLock, BaseLocks
+from tenure.lease import ASK_MOST
+from tenure.lease_aio import AsyncLease, AsyncLeases
+from tenure.model import Instant, Queue, Seconds
 from tenure.observe.events import Stolen
-from tenure.ports import HOLDS
 from tenure.protocols import claim as protocol
+from tenure.protocols.several import acquire_all, in_order
 from tenure.runtimes import native
 from tenure.runtimes.aio import AioRuntime
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable
     from types import TracebackType
 
     from tenure.findings import Report
-    from tenure.model import Mode
     from tenure.ports import QueueStore
     from tenure.protocols.claim import Ask
 
-ASK_MOST: Seconds = 5.0
-"""Seconds that one question of an operator (inspect, names, steal) may take."""
+H = TypeVar("H", AsyncLease, AsyncLeases)
 
 _DEFAULT: Any = object()
 
 
-class AsyncLease(BaseLease):
-    """The right to a name until an instant; leaves no trace once released."""
+class _Description(BaseDescription, Generic[H]):
+    """What to lock and how."""
 
-    _store: QueueStore
-    _cancel_on_loss = True
-    _body: Body | None = None
-
-    async def release(self) -> None:
-        """Give the name back. Repeating it does nothing.
-
-        A release without an answer is repeated by the keeper and raises nothing.
-
-        Raises:
-            LeaseLost: it had been lost before; what was done since may have overlapped with another holder.
-
-        Cancellation: safe; the keeper releases it.
-        """
-        claim = self._own
-        self._core.drop(claim)
-        reason = claim.lost
-        if self._alive():
-            reason = await protocol.release(self._core.ledger, self._store, claim)
-        if reason is not None:
-            raise self._loss()
-
-    async def confirm(self) -> bool:
-        """Ask the engine whether this lease is among the holders of its name; False if it is lost or released.
-
-        Costs a request. True was true when the engine answered and may be false by now, as with any lease.
-
-        Raises:
-            StoreUnavailable, OutcomeUnknown: the engine did not answer.
-
-        Cancellation: safe.
-        """
-        if not self.held:
-            return False
-        place = await self._store.look(self._own.ref, ASK_MOST)
-        return place.standing is HOLDS
-
-    async def wait_lost(self, timeout: Seconds | None = None) -> LossReason | None:
-        """Wait until the lease is lost or released, or for `timeout` seconds; the reason, or None."""
-        runtime = self._core.ledger.runtime
-        until = None if timeout is None else Instant(runtime.now() + (config.wait(timeout) or 0.0))
-        signal = runtime.signal()
-        self._own.on_end.append(signal.set)
-        try:
-            while self.held:
-                end = self.deadline if until is None else min(until, self.deadline)
-                if until is not None and runtime.now() >= until:
-                    break
-                await signal.wait(Instant(min(end, runtime.now() + 1.0)))
-        finally:
-            self._own.on_end.remove(signal.set)
-        return self.lost
-
-    async def __aenter__(self) -> Self:
-        if self._cancel_on_loss:
-            task = asyncio.current_task()
-            if task is not None:
-                self._body = Body(self, asyncio.get_running_loop(), task)
-                self._body.enter()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        body, self._body = self._body, None
-        outer = body.leave(asyncio.current_task()) if body is not None else True
-        if self.lost is LossReason.FORKED and error is None:
-            return  # the parent's block, left in a forked child: nothing of it is ours to judge
-        if isinstance(error, asyncio.CancelledError):
-            await self._leave_cancelled(error, body is not None and body.ours and not outer)
-            return
-        try:
-            await self.release()
-        except TenureError as lost:
-            if error is None:
-                raise
-            error.add_note(str(lost))
-
-    async def _leave_cancelled(self, error: asyncio.CancelledError, ours: bool) -> None:
-        self._core.drop(self._own)
-        if ours:
-            raise self._loss() from error
-        # Somebody else's cancellation passes at once: the keeper releases, and `lost` still tells.
-        if self.lost is None:
-            self._core.ledger.release_later(self._own)
-
-
-class AsyncLock(BaseLock):
-    """A description of what to lock and how; reusable, and holds nothing itself."""
-
-    def __init__(self, client: AsyncClient, ask: Ask, wait: Seconds | None, *, cancel_on_loss: bool) -> None:
-        super().__init__(client, ask, wait)
+    def __init__(self, client: AsyncClient, wait: Seconds | None, *, cancel_on_loss: bool) -> None:
+        super().__init__(client, wait)
         self._client = client
         self._cancel_on_loss = cancel_on_loss
         # A lease is kept under the task that entered, never on the lock alone: two tasks may share one lock.
-        self._entered: dict[asyncio.Task[object] | None, list[AsyncLease]] = {}
+        self._entered: dict[asyncio.Task[object] | None, list[H]] = {}
 
-    async def acquire(self, *, wait: Seconds | None = _DEFAULT) -> AsyncLease:
-        """Wait until the name is ours.
+    @abc.abstractmethod
+    def _take(self, wait: Seconds | None, begun: Instant) -> Awaitable[H]:
+        """Ask for it; what comes is not granted if the wait is over."""
+
+    async def acquire(self, *, wait: Seconds | None = _DEFAULT) -> H:
+        """Wait until it is ours.
 
         Args:
             wait: give up after so many seconds; None waits for ever, 0 only tries. The lock's own by default.
@@ -149,7 +63,7 @@ class AsyncLock(BaseLock):
 
         Raises:
             AcquireTimeout: the wait is over; nothing is held. Tells who holds the name and how many wait.
-            WouldDeadlock: this task holds the name itself; nothing was queued.
+            WouldDeadlock: this task holds a name of it itself; nothing was queued.
             StoreUnavailable: the engine cannot be reached; nothing is held.
             OutcomeUnknown: no answer came in time; whatever was granted has been given back.
 
@@ -157,17 +71,17 @@ class AsyncLock(BaseLock):
         """
         patience = self._wait if wait is _DEFAULT else config.wait(wait)
         begun = native.now()
-        lease = await self._client._acquire(self._ask, patience, begun, self._cancel_on_loss)
-        if not lease._is_granted:
-            raise await self._client._timeout(lease, begun)
-        return lease
+        held = await self._take(patience, begun)
+        if held._missing is not None:
+            raise await self._client._timeout(held._missing, begun)
+        return held
 
-    async def try_acquire(self) -> AsyncLease | None:
-        """Take the name if that needs no waiting; None if others hold it or wait for it."""
-        lease = await self._client._acquire(self._ask, 0.0, native.now(), self._cancel_on_loss)
-        return lease if lease._is_granted else None
+    async def try_acquire(self) -> H | None:
+        """Take it if that needs no waiting; None if others hold it or wait for it."""
+        held = await self._take(0.0, native.now())
+        return held if held._missing is None else None
 
-    async def __aenter__(self) -> AsyncLease:
+    async def __aenter__(self) -> H:
         lease = await self.acquire()
         await lease.__aenter__()
         self._entered.setdefault(asyncio.current_task(), []).append(lease)
@@ -186,6 +100,28 @@ class AsyncLock(BaseLock):
         if not self._entered[key]:
             del self._entered[key]
         await lease.__aexit__(kind, error, trace)
+
+
+class AsyncLock(_Description[AsyncLease], BaseLock):
+    """A description of what to lock and how; reusable, and holds nothing itself."""
+
+    def __init__(self, client: AsyncClient, ask: Ask, wait: Seconds | None, *, cancel_on_loss: bool) -> None:
+        super().__init__(client, wait, cancel_on_loss=cancel_on_loss)
+        self._ask = ask
+
+    def _take(self, wait: Seconds | None, begun: Instant) -> Awaitable[AsyncLease]:
+        return self._client._acquire(self._ask, wait, begun, self._cancel_on_loss)
+
+
+class AsyncLocks(_Description[AsyncLeases], BaseLocks):
+    """A description of several names to lock together; reusable, and holds nothing itself."""
+
+    def __init__(self, client: AsyncClient, asks: list[Ask], wait: Seconds | None, *, cancel_on_loss: bool) -> None:
+        super().__init__(client, wait, cancel_on_loss=cancel_on_loss)
+        self._asks = asks
+
+    def _take(self, wait: Seconds | None, begun: Instant) -> Awaitable[AsyncLeases]:
+        return self._client._acquire_all(self._asks, wait, begun, self._cancel_on_loss)
 
 
 class AsyncClient(BaseClient):
@@ -269,7 +205,8 @@ class AsyncClient(BaseClient):
         Raises:
             UsageError: an argument is wrong.
         """
-        return self._lock(name, config.lock_mode(shared), wait, max_hold, lock_delay, info, cancel_on_loss)
+        ask = self._asked(name, config.lock_mode(shared), max_hold, lock_delay, info)
+        return AsyncLock(self, ask, config.wait(wait), cancel_on_loss=cancel_on_loss)
 
     def semaphore(
         self,
@@ -287,23 +224,36 @@ class AsyncClient(BaseClient):
 
         Clients may give different limits; the smallest among the holders counts.
         """
-        return self._lock(name, config.permits(limit, permits), wait, max_hold, lock_delay, info, cancel_on_loss)
-
-    def _lock(
-        self,
-        name: str,
-        mode: Mode,
-        wait: Seconds | None,
-        max_hold: Seconds | None,
-        lock_delay: Seconds,
-        info: str | None,
-        cancel_on_loss: bool,
-    ) -> AsyncLock:
-        core = self._core
-        longest = core.settings.max_hold if max_hold is None else max_hold
-        ask = config.ask(name, mode, max_hold=longest, lock_delay=lock_delay, info=info)
-        ask = ask._replace(name=core.key(ask.name))
+        ask = self._asked(name, config.permits(limit, permits), max_hold, lock_delay, info)
         return AsyncLock(self, ask, config.wait(wait), cancel_on_loss=cancel_on_loss)
+
+    def lock_all(
+        self,
+        names: Iterable[str],
+        *,
+        shared: bool = False,
+        wait: Seconds | None = 60.0,
+        max_hold: Seconds | None = None,
+        lock_delay: Seconds = 0.0,
+        info: str | None = None,
+        cancel_on_loss: bool = True,
+    ) -> AsyncLocks:
+        """Describe several names to lock together; otherwise as `lock`, and nothing is held yet.
+
+        They are taken one after the other in one order that all clients keep to, so that none wait for each other in a
+        circle, and given back together. If one is lost, all are. Each has a token of its own.
+
+        Args:
+            names: 1 to 1,000 of them; a name that is given twice counts once.
+            shared: all of them together with other shared holders.
+            wait: seconds for all of them; None for ever.
+            max_hold: as `lock`.
+            lock_delay: as `lock`.
+            info: as `lock`.
+            cancel_on_loss: as `lock`.
+        """
+        asks = self._all_asked(names, config.lock_mode(shared), max_hold, lock_delay, info)
+        return AsyncLocks(self, asks, config.wait(wait), cancel_on_loss=cancel_on_loss)
 
     async def _acquire(self, ask: Ask, wait: Seconds | None, begun: Instant, cancel_on_loss: bool) -> AsyncLease:
         core = self._core
@@ -320,6 +270,34 @@ class AsyncClient(BaseClient):
         if granted is not None:
             core.hold(granted, owner)
         return lease
+
+    async def _acquire_all(
+        self, asks: list[Ask], wait: Seconds | None, begun: Instant, cancel_on_loss: bool
+    ) -> AsyncLeases:
+        core = self._core
+        loop = asyncio.get_running_loop()
+        store = core.store if core.is_open and loop is self._loop else await self._open()
+        owner = asyncio.current_task(loop)
+        asks = in_order(core.ledger, asks)
+        if wait != 0:
+            for ask in asks:
+                core.check_deadlock(ask, owner)
+        held: dict[str, AsyncLease] = {}
+        for ask in asks:
+            held[core.bare(ask.name)] = lease = AsyncLease(core)
+            lease._store = store
+        leases = AsyncLeases(core, held)
+        leases._store = store
+        leases._cancel_on_loss = cancel_on_loss
+        until = None if wait is None else Instant(begun + wait)
+        granted = await acquire_all(core.ledger, store, asks, until, wait == 0, leases._adopt)
+        if isinstance(granted, list):
+            leases._missing = None
+            for claim in granted:
+                core.hold(claim, owner)
+        else:
+            leases._missing = held[core.bare(granted.name)]
+        return leases
 
     async def _timeout(self, lease: AsyncLease, begun: Instant) -> AcquireTimeout:
         try:
@@ -407,4 +385,4 @@ def _seen(opening: asyncio.Future[None]) -> None:
         opening.exception()
 
 
-__all__ = ["AsyncClient", "AsyncLease", "AsyncLock"]
+__all__ = ["AsyncClient", "AsyncLease", "AsyncLeases", "AsyncLock", "AsyncLocks"]

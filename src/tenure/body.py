@@ -9,18 +9,44 @@ Source: asyncio.timeout (CPython, Lib/asyncio/timeouts.py) for `cancelling`/`unc
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import asyncio
 
-    from tenure.lease import BaseLease
+    from tenure.core import Core
+    from tenure.model import Instant, LossReason
+    from tenure.protocols.records import Claim
+
+
+class Held(Protocol):
+    """A lease, or several that are lost together."""
+
+    _core: Core
+
+    @property
+    def _claims(self) -> list[Claim]: ...
+
+    @property
+    def held(self) -> bool:
+        """Whether the deadline is ahead."""
+        ...
+
+    @property
+    def lost(self) -> LossReason | None:
+        """Why it was lost."""
+        ...
+
+    @property
+    def deadline(self) -> Instant:
+        """The local end."""
+        ...
 
 
 class Body:
     """One entered `async with`."""
 
-    def __init__(self, lease: BaseLease, loop: asyncio.AbstractEventLoop, task: asyncio.Task[object]) -> None:
+    def __init__(self, lease: Held, loop: asyncio.AbstractEventLoop, task: asyncio.Task[object]) -> None:
         self._lease = lease
         self._loop = loop
         self._task = task
@@ -35,7 +61,8 @@ class Body:
         After a stop of the whole process the timer fires within one turn of the loop, the keeper's call perhaps a
         hundred turns later; a loss before the deadline is known to the keeper alone.
         """
-        self._lease._own.on_lost.append(self._from_keeper)
+        for claim in self._lease._claims:
+            claim.on_lost.append(self._from_keeper)
         self._arm()
         if self._lease.lost is not None:
             self._loop.call_soon(self._fire)

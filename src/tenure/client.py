@@ -7,114 +7,51 @@ resource refuse what slips through.
 
 from __future__ import annotations
 
+import abc
 import threading
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from tenure import config
 from tenure.core import timeout_error
 from tenure.errors import AcquireTimeout, TenureError, UsageError
-from tenure.face import BaseClient, BaseLock
-from tenure.lease import BaseLease
-from tenure.model import Instant, LossReason, Queue, Seconds
+from tenure.face import BaseClient, BaseDescription, BaseLock, BaseLocks
+from tenure.lease import ASK_MOST
+from tenure.lease_blocking import Lease, Leases
+from tenure.model import Instant, Queue, Seconds
 from tenure.observe.events import Stolen
-from tenure.ports import HOLDS
 from tenure.protocols import claim as protocol
-from tenure.protocols.records import CLOSED
+from tenure.protocols.several import acquire_all, in_order
 from tenure.runtimes import native
 from tenure.runtimes.blocking import BlockingRuntime, run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
     from tenure.findings import Report
-    from tenure.model import Mode
     from tenure.ports import QueueStore
     from tenure.protocols.claim import Ask
 
-ASK_MOST: Seconds = 5.0
-"""Seconds that one question of an operator (inspect, names, steal) may take."""
+H = TypeVar("H", Lease, Leases)
 
 _DEFAULT: Any = object()
 
 
-class Lease(BaseLease):
-    """The right to a name until an instant; leaves no trace once released."""
+class _Description(BaseDescription, Generic[H]):
+    """What to lock and how."""
 
-    def release(self) -> None:
-        """Give the name back. Repeating it does nothing.
-
-        A release without an answer is repeated by the keeper and raises nothing.
-
-        Raises:
-            LeaseLost: it had been lost before; what was done since may have overlapped with another holder.
-        """
-        claim = self._own
-        self._core.drop(claim)
-        # A client that was closed has released it already, and has no engine to ask.
-        reason = claim.lost
-        if reason is None and claim.phase is not CLOSED:
-            reason = run(protocol.release(self._core.ledger, self._store, claim))
-        if reason is not None:
-            raise self._loss()
-
-    _store: QueueStore
-
-    def confirm(self) -> bool:
-        """Ask the engine whether this lease is among the holders of its name; False if it is lost or released.
-
-        Costs a request. True was true when the engine answered and may be false by now, as with any lease.
-
-        Raises:
-            StoreUnavailable, OutcomeUnknown: the engine did not answer.
-        """
-        if not self.held:
-            return False
-        place = run(self._store.look(self._own.ref, ASK_MOST))
-        return place.standing is HOLDS
-
-    def wait_lost(self, timeout: Seconds | None = None) -> LossReason | None:
-        """Wait until the lease is lost or released, or for `timeout` seconds; the reason, or None."""
-        runtime = self._core.ledger.runtime
-        until = None if timeout is None else Instant(runtime.now() + (config.wait(timeout) or 0.0))
-        signal = runtime.signal()
-        self._own.on_end.append(signal.set)
-        try:
-            while self.held:
-                end = self.deadline if until is None else min(until, self.deadline)
-                if until is not None and runtime.now() >= until:
-                    break
-                run(signal.wait(Instant(min(end, runtime.now() + 1.0))))
-        finally:
-            self._own.on_end.remove(signal.set)
-        return self.lost
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._own.lost is LossReason.FORKED and error is None:
-            return  # the parent's block, left in a forked child: nothing of it is ours to judge
-        try:
-            self.release()
-        except TenureError as lost:
-            if error is None:
-                raise
-            error.add_note(str(lost))
-
-
-class Lock(BaseLock):
-    """A description of what to lock and how; reusable, and holds nothing itself."""
-
-    def __init__(self, client: Client, ask: Ask, wait: Seconds | None) -> None:
-        super().__init__(client, ask, wait)
+    def __init__(self, client: Client, wait: Seconds | None) -> None:
+        super().__init__(client, wait)
         self._client = client
         # A lease is kept under the thread that entered, never on the Lock alone: two threads may share one Lock.
-        self._entered: dict[int, list[Lease]] = {}
+        self._entered: dict[int, list[H]] = {}
 
-    def acquire(self, *, wait: Seconds | None = _DEFAULT) -> Lease:
-        """Wait until the name is ours.
+    @abc.abstractmethod
+    def _take(self, wait: Seconds | None, begun: Instant) -> H:
+        """Ask for it; what comes is not granted if the wait is over."""
+
+    def acquire(self, *, wait: Seconds | None = _DEFAULT) -> H:
+        """Wait until it is ours.
 
         Args:
             wait: give up after so many seconds; None waits for ever, 0 only tries. The lock's own by default.
@@ -124,7 +61,7 @@ class Lock(BaseLock):
 
         Raises:
             AcquireTimeout: the wait is over; nothing is held. Tells who holds the name and how many wait.
-            WouldDeadlock: this thread holds the name itself; nothing was queued.
+            WouldDeadlock: this thread holds a name of it itself; nothing was queued.
             StoreUnavailable: the engine cannot be reached; nothing is held.
             OutcomeUnknown: no answer came in time; whatever was granted has been given back.
 
@@ -132,17 +69,17 @@ class Lock(BaseLock):
         """
         patience = self._wait if wait is _DEFAULT else config.wait(wait)
         begun = native.now()
-        lease = self._client._acquire(self._ask, patience, begun)
-        if not lease._is_granted:
-            raise self._client._timeout(lease, begun)
-        return lease
+        held = self._take(patience, begun)
+        if held._missing is not None:
+            raise self._client._timeout(held._missing, begun)
+        return held
 
-    def try_acquire(self) -> Lease | None:
-        """Take the name if that needs no waiting; None if others hold it or wait for it."""
-        lease = self._client._acquire(self._ask, 0.0, native.now())
-        return lease if lease._is_granted else None
+    def try_acquire(self) -> H | None:
+        """Take it if that needs no waiting; None if others hold it or wait for it."""
+        held = self._take(0.0, native.now())
+        return held if held._missing is None else None
 
-    def __enter__(self) -> Lease:
+    def __enter__(self) -> H:
         lease = self.acquire()
         self._entered.setdefault(threading.get_ident(), []).append(lease)
         return lease
@@ -157,6 +94,28 @@ class Lock(BaseLock):
         if not leases:
             del self._entered[threading.get_ident()]
         lease.__exit__(kind, error, trace)
+
+
+class Lock(_Description[Lease], BaseLock):
+    """A description of what to lock and how; reusable, and holds nothing itself."""
+
+    def __init__(self, client: Client, ask: Ask, wait: Seconds | None) -> None:
+        super().__init__(client, wait)
+        self._ask = ask
+
+    def _take(self, wait: Seconds | None, begun: Instant) -> Lease:
+        return self._client._acquire(self._ask, wait, begun)
+
+
+class Locks(_Description[Leases], BaseLocks):
+    """A description of several names to lock together; reusable, and holds nothing itself."""
+
+    def __init__(self, client: Client, asks: list[Ask], wait: Seconds | None) -> None:
+        super().__init__(client, wait)
+        self._asks = asks
+
+    def _take(self, wait: Seconds | None, begun: Instant) -> Leases:
+        return self._client._acquire_all(self._asks, wait, begun)
 
 
 class Client(BaseClient):
@@ -218,7 +177,7 @@ class Client(BaseClient):
         Raises:
             UsageError: an argument is wrong.
         """
-        return self._lock(name, config.lock_mode(shared), wait, max_hold, lock_delay, info)
+        return Lock(self, self._asked(name, config.lock_mode(shared), max_hold, lock_delay, info), config.wait(wait))
 
     def semaphore(
         self,
@@ -235,21 +194,35 @@ class Client(BaseClient):
 
         Clients may give different limits; the smallest among the holders counts.
         """
-        return self._lock(name, config.permits(limit, permits), wait, max_hold, lock_delay, info)
+        ask = self._asked(name, config.permits(limit, permits), max_hold, lock_delay, info)
+        return Lock(self, ask, config.wait(wait))
 
-    def _lock(
+    def lock_all(
         self,
-        name: str,
-        mode: Mode,
-        wait: Seconds | None,
-        max_hold: Seconds | None,
-        lock_delay: Seconds,
-        info: str | None,
-    ) -> Lock:
-        core = self._core
-        longest = core.settings.max_hold if max_hold is None else max_hold
-        ask = config.ask(name, mode, max_hold=longest, lock_delay=lock_delay, info=info)
-        return Lock(self, ask._replace(name=core.key(ask.name)), config.wait(wait))
+        names: Iterable[str],
+        *,
+        shared: bool = False,
+        wait: Seconds | None = 60.0,
+        max_hold: Seconds | None = None,
+        lock_delay: Seconds = 0.0,
+        info: str | None = None,
+    ) -> Locks:
+        """Describe several names to lock together; otherwise as `lock`, and nothing is held yet.
+
+        They are taken one after the other in one order that all clients keep to, so that none wait for each other in a
+        circle, and given back together. If one is lost, all are. Each has a token of its own.
+
+        Args:
+            names: 1 to 1,000 of them; a name that is given twice counts once.
+            shared: all of them together with other shared holders.
+            wait: seconds for all of them; None for ever.
+            max_hold: as `lock`.
+            lock_delay: as `lock`.
+            info: as `lock`.
+        """
+        return Locks(
+            self, self._all_asked(names, config.lock_mode(shared), max_hold, lock_delay, info), config.wait(wait)
+        )
 
     def _acquire(self, ask: Ask, wait: Seconds | None, begun: Instant) -> Lease:
         core = self._core
@@ -265,6 +238,30 @@ class Client(BaseClient):
         if granted is not None:
             core.hold(granted, owner)
         return lease
+
+    def _acquire_all(self, asks: list[Ask], wait: Seconds | None, begun: Instant) -> Leases:
+        core = self._core
+        store = core.store if core.is_open else self._open()
+        owner = threading.current_thread()
+        asks = in_order(core.ledger, asks)
+        if wait != 0:
+            for ask in asks:
+                core.check_deadlock(ask, owner)
+        held: dict[str, Lease] = {}
+        for ask in asks:
+            held[core.bare(ask.name)] = lease = Lease(core)
+            lease._store = store
+        leases = Leases(core, held)
+        leases._store = store
+        until = None if wait is None else Instant(begun + wait)
+        granted = run(acquire_all(core.ledger, store, asks, until, wait == 0, leases._adopt))
+        if isinstance(granted, list):
+            leases._missing = None
+            for claim in granted:
+                core.hold(claim, owner)
+        else:
+            leases._missing = held[core.bare(granted.name)]
+        return leases
 
     def _timeout(self, lease: Lease, begun: Instant) -> AcquireTimeout:
         try:
@@ -342,4 +339,4 @@ class Client(BaseClient):
         return self._core.engine.descriptors()
 
 
-__all__ = ["Client", "Lease", "Lock"]
+__all__ = ["Client", "Lease", "Leases", "Lock", "Locks"]

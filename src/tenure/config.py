@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 NAME_BYTES: Final = 512
+NAMES_MOST: Final = 1000
 INFO_BYTES: Final = 1024
 TTL_LEAST: Final = 0.1
 TTL_MOST: Final = 86_400.0
@@ -183,6 +184,16 @@ def wait(value: Any) -> Seconds | None:
 def name(value: Any) -> str:
     """What is locked: 1 to 512 bytes of UTF-8 without control characters."""
     return text("name", value, NAME_BYTES, 1)
+
+
+def names(values: Any) -> list[str]:
+    """Several names, each once: at least one, at most a thousand."""
+    if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
+        raise UsageError(f"names: several names are needed, not {type(values).__name__}")
+    found = list(dict.fromkeys(name(value) for value in values))
+    if not 1 <= len(found) <= NAMES_MOST:
+        raise UsageError(f"names: from 1 to {NAMES_MOST} names are needed, not {len(found)}")
+    return found
 
 
 def permits(limit: Any, wanted: Any) -> Mode:

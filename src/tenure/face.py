@@ -19,13 +19,18 @@ if TYPE_CHECKING:
     from tenure.protocols.claim import Ask
 
 
-class BaseLock:
-    """A description of what to lock and how."""
+class BaseDescription:
+    """What to lock, how, and how long to wait for it by default."""
 
-    def __init__(self, client: BaseClient, ask: Ask, wait: Seconds | None) -> None:
+    def __init__(self, client: BaseClient, wait: Seconds | None) -> None:
         self._core = client._core
-        self._ask = ask
         self._wait = wait
+
+
+class BaseLock(BaseDescription):
+    """A description of one name."""
+
+    _ask: Ask
 
     @property
     def name(self) -> str:
@@ -39,6 +44,25 @@ class BaseLock:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {self._ask.mode.kind.value}>"
+
+
+class BaseLocks(BaseDescription):
+    """A description of several names."""
+
+    _asks: list[Ask]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is locked, each name once."""
+        return tuple(self._core.bare(ask.name) for ask in self._asks)
+
+    @property
+    def mode(self) -> Mode:
+        """Exclusive or shared, all of them."""
+        return self._asks[0].mode
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {', '.join(map(repr, self.names))} {self.mode.kind.value}>"
 
 
 class BaseClient:
@@ -98,3 +122,15 @@ class BaseClient:
     def scope(self) -> str:
         """Whom the locks of this client keep apart, in words."""
         return self._core.engine.scope
+
+    def _asked(self, name: str, mode: Mode, max_hold: Seconds | None, lock_delay: Seconds, info: str | None) -> Ask:
+        """A checked request for a name."""
+        longest = self._core.settings.max_hold if max_hold is None else max_hold
+        ask = config.ask(name, mode, max_hold=longest, lock_delay=lock_delay, info=info)
+        return ask._replace(name=self._core.key(ask.name))
+
+    def _all_asked(
+        self, names: Iterable[str], mode: Mode, max_hold: Seconds | None, lock_delay: Seconds, info: str | None
+    ) -> list[Ask]:
+        """A checked request for each of several names, once."""
+        return [self._asked(name, mode, max_hold, lock_delay, info) for name in config.names(names)]

@@ -7,7 +7,7 @@ stays. Does not promise that the engine still agrees, or that nobody else works:
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from tenure.errors import LeaseLost
 from tenure.model import Grant, Instant, LeaseState, LossReason, Seconds
@@ -16,6 +16,10 @@ from tenure.protocols.records import CLOSED, HELD
 if TYPE_CHECKING:
     from tenure.core import Core
     from tenure.protocols.records import Claim
+
+
+ASK_MOST: Seconds = 5.0
+"""Seconds that one question to an engine that is no claim (confirm, inspect, names, steal) may take."""
 
 
 class BaseLease:
@@ -40,8 +44,17 @@ class BaseLease:
         return claim
 
     @property
-    def _is_granted(self) -> bool:
-        return self._claim is not None and self._claim.phase is HELD
+    def _missing(self) -> Self | None:
+        """Itself, unless it was granted."""
+        return None if self._claim is not None and self._claim.phase is HELD else self
+
+    @property
+    def _claims(self) -> list[Claim]:
+        return [self._own]
+
+    def _drop(self) -> None:
+        """Forget under whom it is held."""
+        self._core.drop(self._own)
 
     @property
     def name(self) -> str:

@@ -134,6 +134,7 @@ class LossReason(enum.StrEnum):
     CLOSED = "its client was closed"
     DROPPED = "it was garbage-collected without having been released"
     REFUSED = "a resource refused its token"
+    TOGETHER = "another of the names that were taken with it was lost"
 
 
 class LeaseState(enum.StrEnum):

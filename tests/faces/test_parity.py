@@ -14,7 +14,13 @@ import pytest
 import tenure
 from tenure import fencing, observe
 
-PAIRS = [(tenure.Client, tenure.AsyncClient), (tenure.Lock, tenure.AsyncLock), (tenure.Lease, tenure.AsyncLease)]
+PAIRS = [
+    (tenure.Client, tenure.AsyncClient),
+    (tenure.Lock, tenure.AsyncLock),
+    (tenure.Lease, tenure.AsyncLease),
+    (tenure.Locks, tenure.AsyncLocks),
+    (tenure.Leases, tenure.AsyncLeases),
+]
 RECORD = Path(__file__).with_name("public_api.txt")
 ONLY_ASYNC = {"cancel_on_loss"}
 """A thread cannot be stopped, so the blocking face has nothing to opt out of."""

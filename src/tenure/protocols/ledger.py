@@ -18,7 +18,7 @@ from tenure.ports import Closing, Entry
 from tenure.protocols.records import CLOSED, ENTERING, GRANTED, HELD, WAITING, Claim, Debt, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from tenure.ports import Beat, Inbox, Mailbox, Message, Runtime, SessionCard, SessionFacts
 
@@ -300,9 +300,23 @@ class Ledger:
         self.flush()
 
     def _end_overdue(self, claim: Claim, now: Instant) -> None:
-        self._check_session(claim.session, now)
-        if claim.lost is None and claim.hold_until is not None and now >= claim.hold_until:
-            self.lose(claim, LossReason.MAX_HOLD, now)
+        for one in (claim, *claim.group):
+            self._check_session(one.session, now)
+            if one.lost is None and one.hold_until is not None and now >= one.hold_until:
+                self.lose(one, LossReason.MAX_HOLD, now)
+
+    def join(self, claims: Sequence[Claim]) -> bool:
+        """Tie leases together: from now on they are lost together (B11). False if one of them is lost already."""
+        now = self.runtime.now()
+        with self.mutex:
+            for claim in claims:
+                self._end_overdue(claim, now)
+            joined = all(claim.phase is HELD for claim in claims)
+            if joined:
+                for claim in claims:
+                    claim.group = tuple(other for other in claims if other is not claim)
+        self.flush()
+        return joined
 
     def lose(self, claim: Claim, reason: LossReason, now: Instant) -> None:
         """A claim ended before its time. Called under the mutex."""
@@ -316,7 +330,10 @@ class Ledger:
         if was_held:
             self.emit(Lost(claim.name, claim.number, max(0.0, now - claim.granted_at), reason))
         # The engine may still have it: a lost lease is closed, uncleanly (B2). What never was one, nobody worked under.
+        group = claim.group
         self.owe(claim, clean=not was_held, now=now)
+        for other in group:
+            self.lose(other, LossReason.TOGETHER, now)
 
     def abandon(self, claim: Claim) -> None:
         """Give back what may or may not have been granted. Never waits: the keeper does it (B2)."""
@@ -412,6 +429,9 @@ class Ledger:
         claim.session.claims.pop(claim.id, None)
         self.pending.pop(claim, None)
         self.bounded.pop(claim, None)
+        for other in claim.group:
+            other.group = tuple(one for one in other.group if one is not claim)
+        claim.group = ()
         for action in claim.on_end:
             self.later(action)
 

@@ -49,6 +49,7 @@ class Claim:
         "epoch",
         "floor",
         "granted_at",
+        "group",
         "hinted",
         "hold_until",
         "id",
@@ -93,6 +94,8 @@ class Claim:
         self.signal: Signal | None = None
         self.owner: object = None
         """The thread or task that took it, so that its wait for itself can be told."""
+        self.group: tuple[Claim, ...] = ()
+        """The others that are lost with it (B11)."""
         self.on_lost: list[Callable[[], None]] = []
         self.on_end: list[Callable[[], None]] = []
         """As `on_lost`, and also when it is released."""
@@ -104,10 +107,12 @@ class Claim:
 
     @property
     def deadline(self) -> Instant:
-        """The local end: the session's, or that of max_hold if it comes first (A5)."""
+        """The local end: the session's, or that of max_hold (A5) or of another of its group (B11) if it comes first."""
         deadline = self.session.deadline
         if self.hold_until is not None and self.hold_until < deadline:
-            return self.hold_until
+            deadline = self.hold_until
+        for other in self.group:
+            deadline = min(deadline, other.session.deadline, other.hold_until or deadline)
         return deadline
 
 
