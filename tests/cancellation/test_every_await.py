@@ -127,6 +127,26 @@ def with_little_time_left(world: World) -> Scene:
     return Scene(victim, member, go_on)
 
 
+def several(world: World) -> Scene:
+    """Two names are free, and a third is held by another."""
+    other, member = world.member(), world.member()
+    held = other.hold("b")
+    return Scene(member.acquire_all("a", "b", "c"), member, lambda: other.release(held))
+
+
+def several_without_waiting(world: World) -> Scene:
+    other, member = world.member(), world.member()
+    other.hold("b")
+    return Scene(member.acquire_all("a", "b", at_once=True), member)
+
+
+def release_of_several(world: World) -> Scene:
+    member = world.member()
+    taken = member.acquire_all("a", "b")
+    world.run(lambda: taken.is_done)
+    return Scene(member.release_all(taken.result), member)
+
+
 def release(world: World) -> Scene:
     member = world.member()
     return Scene(member.release(member.hold()), member)
@@ -161,6 +181,9 @@ SCENES = [
     answered_at_the_second_time,
     looking_in_vain,
     with_little_time_left,
+    several,
+    several_without_waiting,
+    release_of_several,
     release,
     release_of_what_was_stolen,
     release_without_an_answer,
@@ -213,6 +236,7 @@ def check_clean(world: World, member: Member, where: str) -> None:
     kept = {
         (c.session.card.id, c.id) for s in member.ledger.sessions for c in s.claims.values() if c.phase is Phase.HELD
     }
+    assert {c.name for s in member.ledger.sessions for c in s.claims.values() if c.phase is Phase.HELD} <= {"another"}
     left = [c for queue in world.queues().values() for c in queue if c[0] in mine and c not in kept]
     assert left == [], f"{where}: claims left in the store"
     assert member.ledger.debts == {}, f"{where}: debts"

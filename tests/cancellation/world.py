@@ -18,6 +18,7 @@ from tenure.protocols.claim import Ask
 from tenure.protocols.keep import keep
 from tenure.protocols.ledger import Ledger
 from tenure.protocols.records import Claim
+from tenure.protocols.several import acquire_all, in_order, release_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -221,6 +222,16 @@ class Member:
         return self.world.start(
             protocol.acquire(self.ledger, self.store, ask or Ask(name, EXCLUSIVE), until, at_once, self.adopted.append)
         )
+
+    def acquire_all(self, *names: str, at_once: bool = False) -> Process:
+        asks = in_order(self.ledger, [Ask(name, EXCLUSIVE) for name in names])
+        until = Instant(self.world.time + 60.0)
+        return self.world.start(
+            acquire_all(self.ledger, self.store, asks, until, at_once, lambda _, claim: self.adopted.append(claim))
+        )
+
+    def release_all(self, claims: list[Claim]) -> Process:
+        return self.world.start(release_all(self.ledger, self.store, claims))
 
     def release(self, claim: Claim) -> Process:
         return self.world.start(protocol.release(self.ledger, self.store, claim))

@@ -42,6 +42,7 @@ def kill(mutant: Mutant, folder: Path, seeds: int) -> Outcome:
     command = [sys.executable, "-m", "tenure.testing.simulate", "--seeds", f"0..{seeds}", "--mode", mutant.mode]
     if mutant.faults:
         command += ["--faults", mutant.faults]
+    command += mutant.options
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
     ran = re.search(r"^(\d+) seeds of", done.stdout, re.MULTILINE)

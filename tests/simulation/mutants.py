@@ -24,6 +24,8 @@ class Mutant(NamedTuple):
     faults: str = ""
     also: tuple[str, str] | None = None
     """A second place in the same file."""
+    options: tuple[str, ...] = ()
+    """More of the simulation's."""
 
 
 LEDGER: Final = "protocols/ledger.py"
@@ -32,6 +34,10 @@ KEEP: Final = "protocols/keep.py"
 QUEUE: Final = "engines/queue.py"
 MEMORY: Final = "engines/memory.py"
 MODEL: Final = "model.py"
+RECORDS: Final = "protocols/records.py"
+SEVERAL: Final = "protocols/several.py"
+
+TOGETHER: Final = ("--together",)
 
 MUTANTS: Final = (
     Mutant(
@@ -233,5 +239,48 @@ MUTANTS: Final = (
         "if claim.session.epoch != epoch:",
         "if False:",
         faults="steal,starve",
+    ),
+    Mutant(
+        "B11",
+        "names are taken in the order in which they are named",
+        SEVERAL,
+        "return sorted(asks, key=",
+        "return list(asks) or sorted(asks, key=",
+        "liveness",
+        options=TOGETHER,
+    ),
+    Mutant(
+        "B11",
+        "one that is lost leaves the others",
+        LEDGER,
+        "for other in group:\n            self.lose(",
+        "for other in group[:0]:\n            self.lose(",
+        faults="steal",
+        options=TOGETHER,
+    ),
+    Mutant(
+        "B11",
+        "the deadline of one is not that of the others",
+        RECORDS,
+        "for other in self.group:",
+        "for other in self.group[:0]:",
+        options=(*TOGETHER, "--parts", "3"),
+    ),
+    Mutant(
+        "B11",
+        "what was lost meanwhile is handed out",
+        SEVERAL,
+        "if ledger.join(claims):",
+        "if ledger.join(claims) or True:",
+        options=TOGETHER,
+    ),
+    Mutant(
+        "B11",
+        "what was granted before one was not is kept",
+        SEVERAL,
+        "                ledger.release_later(claim)\n        # One",
+        "                pass\n        # One",
+        "liveness",
+        options=TOGETHER,
     ),
 )

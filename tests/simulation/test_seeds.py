@@ -34,17 +34,20 @@ LEAST: Final = {
 """What each part of the budget must have seen; a run that tried less proves nothing."""
 
 
-WHOLE: Final = [(mode, first, 1) for mode, seeds in BUDGET.items() for first in range(0, seeds, PART)]
-IN_PARTS: Final = [(mode, 0, 3) for mode in BUDGET]
+WHOLE: Final = [(mode, first, 1, False) for mode, seeds in BUDGET.items() for first in range(0, seeds, PART)]
+IN_PARTS: Final = [(mode, 0, 3, False) for mode in BUDGET]
+TOGETHER: Final = [(mode, 0, 3, True) for mode in BUDGET]
 
 
-@pytest.mark.parametrize(("mode", "first", "parts"), WHOLE + IN_PARTS)
-def test_no_seed_violates_a_rule(mode: str, first: int, parts: int) -> None:
+@pytest.mark.parametrize(("mode", "first", "parts", "together"), WHOLE + IN_PARTS + TOGETHER)
+def test_no_seed_violates_a_rule(mode: str, first: int, parts: int, together: bool) -> None:
     counts: Counter[str] = Counter()
+    options = f"--mode {mode} --parts {parts}{' --together' if together else ''}"
     for seed in range(first, first + PART):
-        simulation, violations = run_seed(seed, mode, parts=parts)
-        assert violations == [], f"python -m tenure.testing.simulate --seeds {seed} --mode {mode} --parts {parts}"
+        simulation, violations = run_seed(seed, mode, parts=parts, together=together)
+        assert violations == [], f"python -m tenure.testing.simulate --seeds {seed} {options}"
         counts.update(simulation.history.counts)
+    assert not together or counts["several granted"] > 500
     short = {what: counts[what] for what, least in LEAST[mode].items() if counts[what] < least}
     assert short == {}, "too little happened for this run to prove anything"
 

@@ -323,6 +323,10 @@ class Ledger:
         if claim.phase is CLOSED:
             return
         was_held = claim.phase is HELD
+        group = claim.group
+        # The others first: whoever asks in between, without the mutex, must not find one held beside one that is lost.
+        for other in group:
+            other.lost = other.lost or LossReason.TOGETHER
         claim.lost = reason
         self.wake(claim)
         for action in claim.on_lost:
@@ -330,7 +334,6 @@ class Ledger:
         if was_held:
             self.emit(Lost(claim.name, claim.number, max(0.0, now - claim.granted_at), reason))
         # The engine may still have it: a lost lease is closed, uncleanly (B2). What never was one, nobody worked under.
-        group = claim.group
         self.owe(claim, clean=not was_held, now=now)
         for other in group:
             self.lose(other, LossReason.TOGETHER, now)

@@ -252,6 +252,20 @@ def floors(history: History) -> Iterator[Violation]:
             highest[held.mode.kind] = held
 
 
+def lost_together(history: History) -> Iterator[Violation]:
+    """Leases that were handed out together are all held then, and if one is lost, all are (B11)."""
+    leases = {(held.session, held.claim): held for held in history.held}
+    for group in history.groups:
+        members = [leases[key] for key in group.members]
+        for held in members:
+            if held.ended < group.at - EPSILON:
+                yield Violation("B11", held.ended, group.at, f"{_say(held)} was handed out with others, and was over")
+        lost = min((h.ended for h in members if h.ending in (Ending.LOST, Ending.DEADLINE)), default=FOREVER)
+        for held in members:
+            if held.ended > lost + EPSILON:
+                yield Violation("B11", lost, held.ended, f"{_say(held)} outlived one that was handed out with it")
+
+
 def delays(history: History) -> Iterator[Violation]:
     """After an unclean end the name stays closed for lock_delay (B10)."""
     stolen = {(theft.name, number) for theft in history.thefts for number in theft.removed}
@@ -337,6 +351,7 @@ CHECKERS: Final[tuple[Callable[[History], Iterator[Violation]], ...]] = (
     max_hold_ends,
     loss_is_told,
     floors,
+    lost_together,
     delays,
     steals_take_one,
     nothing_left,

@@ -17,7 +17,8 @@ from tenure.protocols.claim import Ask, acquire, release
 from tenure.protocols.keep import Stop, keep
 from tenure.protocols.ledger import Ledger
 from tenure.protocols.records import NEVER, Claim, Phase
-from tenure.testing.history import FOREVER, Ending, Held, Outrun
+from tenure.protocols.several import acquire_all, in_order, release_all
+from tenure.testing.history import FOREVER, Ending, Group, Held, Outrun
 from tenure.testing.network import SimMailbox, SimStore
 from tenure.testing.runtime import SimInbox, SimRuntime
 from tenure.testing.world import Cancelled, Process, Task
@@ -107,7 +108,8 @@ class SimClient:
         while not self.is_stopping:
             await self.runtime.sleep(self.rng.expovariate(1.0) * self.rng.choice((0.02, 0.3, 1.0)) * self.plan.ttl / 3)
             if not self.is_stopping:
-                await self._round(self.callers[index])
+                several = self.plan.together and self.rng.random() < 0.5
+                await (self._round_of_several if several else self._round)(self.callers[index])
 
     async def _round(self, task: Task) -> None:
         ask, wait = self._ask()
@@ -146,6 +148,45 @@ class SimClient:
                 raise
         finally:
             task.is_doomed = False
+
+    async def _round_of_several(self, task: Task) -> None:
+        """As `_round`, with two or three names at once."""
+        wait = self.rng.choice((0.0, 0.5, 1.5, 3.0, None)) if self.is_calm else self.rng.choice((0.0, 0.5, 1.5, 3.0))
+        until = None if wait is None else Instant(self.runtime.now() + wait * self.plan.ttl)
+        names = self.rng.sample(("a", "b", "c"), self.rng.randint(2, 3))
+        asks = in_order(self.ledger, [Ask(name, EXCLUSIVE) for name in names])
+        mine: list[Claim] = []
+        asked = self.world.time
+
+        def adopt(_: int, claim: Claim) -> None:
+            mine.append(claim)
+            watched = Watched(claim, asked, None)
+            self.watched.append(watched)
+            self.claims.append(watched)
+
+        if self._dices("cancel", 0.15):
+            self.world.after(self.rng.random() ** 3 * self.plan.ttl, self.process, task.cancel)
+        try:
+            claims = await acquire_all(self.ledger, self.store, asks, until, wait == 0, adopt)
+            if not isinstance(claims, list):
+                self.history.counts["not granted"] += 1
+                return
+            self.history.counts["several granted"] += 1
+            self.history.groups.append(Group(self.world.time, [(c.session.card.id, c.id) for c in claims]))
+            await self._hold(claims[0])
+            await release_all(self.ledger, self.store, claims)
+        except Cancelled:
+            self.history.counts["cancelled"] += 1
+            # As the ends of the handles do.
+            for claim in mine:
+                if claim.phase is not Phase.CLOSED:
+                    self.inbox.put(claim)
+        except (StoreUnavailable, OutcomeUnknown):
+            self.history.counts["failed"] += 1
+            await self.runtime.sleep(0.2)
+        except UsageError:
+            if not self.ledger.closing:
+                raise
 
     def _doom(self, task: Task, wait: float | None, mine: list[Claim]) -> None:
         """Decide what befalls this round."""

@@ -58,6 +58,8 @@ class Plan(NamedTuple):
     faults: tuple[Fault, ...]
     parts: int = 1
     """Over how many parts each client takes the names to be spread, with sessions of their own."""
+    together: bool = False
+    """Whether callers also take several names at once."""
 
 
 def weather(rng: Random, ttl: float, badness: float) -> Weather:

@@ -60,6 +60,14 @@ class Held:
 
 
 @dataclasses.dataclass(slots=True)
+class Group:
+    """Leases that were handed out together: session and claim of each."""
+
+    at: float
+    members: list[tuple[str, int]]
+
+
+@dataclasses.dataclass(slots=True)
 class Entered:
     """A number that was drawn: asked for, answered."""
 
@@ -152,6 +160,7 @@ class History:
     calm: tuple[float, float] = (FOREVER, FOREVER)
     lossy: bool = False
     held: list[Held] = dataclasses.field(default_factory=list)
+    groups: list[Group] = dataclasses.field(default_factory=list)
     entered: list[Entered] = dataclasses.field(default_factory=list)
     places: dict[tuple[str, int], Place] = dataclasses.field(default_factory=dict)
     thefts: list[Theft] = dataclasses.field(default_factory=list)

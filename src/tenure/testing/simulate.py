@@ -28,10 +28,20 @@ TICK = 0.1
 class Simulation:
     """One run of one seed."""
 
-    def __init__(self, seed: int, mode: str, kinds: frozenset[str], parts: int = 1, *, traced: bool = False) -> None:
+    def __init__(
+        self,
+        seed: int,
+        mode: str,
+        kinds: frozenset[str],
+        parts: int = 1,
+        *,
+        together: bool = False,
+        traced: bool = False,
+    ) -> None:
+        self.mode = mode
         self.world = World(seed, traced=traced)
         self.rng = self.world.rng
-        self.plan = plan(self.rng, mode, kinds)._replace(parts=parts)
+        self.plan = plan(self.rng, mode, kinds)._replace(parts=parts, together=together)
         self.history = History(ttl=self.plan.ttl)
         self.tables = SimTables(self.world, self.history)
         self.server = Server(self.world, self.tables, self.history, 1.0 + (self.rng.random() - 0.5) * 0.008)
@@ -231,10 +241,16 @@ class Simulation:
 
 
 def run_seed(
-    seed: int, mode: str = "safety", kinds: frozenset[str] = frozenset(KINDS), parts: int = 1, *, traced: bool = False
+    seed: int,
+    mode: str = "safety",
+    kinds: frozenset[str] = frozenset(KINDS),
+    parts: int = 1,
+    *,
+    together: bool = False,
+    traced: bool = False,
 ) -> tuple[Simulation, list[Violation]]:
     """Run one seed and judge it."""
-    simulation = Simulation(seed, mode, kinds, parts, traced=traced)
+    simulation = Simulation(seed, mode, kinds, parts, together=together, traced=traced)
     try:
         history = simulation.run()
     except Exception as error:  # noqa: BLE001 - whatever the protocols raise is a finding, with its seed
@@ -251,6 +267,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--mode", choices=("safety", "liveness"), default="safety")
     parser.add_argument("--faults", default=",".join(KINDS), help="which kinds, separated by commas")
     parser.add_argument("--parts", type=int, default=1, help="parts of the store, each with sessions of its own")
+    parser.add_argument("--together", action="store_true", help="callers also take several names at once")
     parser.add_argument("--trace", action="store_true", help="print the whole timeline of each run")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failing seed")
     options = parser.parse_args(argv)
@@ -261,14 +278,16 @@ def main(argv: list[str] | None = None) -> int:
     counts: Counter[str] = Counter()
     begun, failed, ran = time.perf_counter(), 0, 0
     for seed in range(int(first), int(last or int(first) + 1)):
-        simulation, violations = run_seed(seed, options.mode, kinds, options.parts, traced=options.trace)
+        simulation, violations = run_seed(
+            seed, options.mode, kinds, options.parts, together=options.together, traced=options.trace
+        )
         counts.update(simulation.history.counts)
         ran += 1
         if options.trace:
             _print(timeline(simulation, None))
         if violations:
             failed += 1
-            report(seed, options.mode, kinds, options.parts, violations)
+            report(simulation, violations)
             if not options.keep_going:
                 break
     seconds = time.perf_counter() - begun
@@ -281,12 +300,13 @@ def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-def report(seed: int, mode: str, kinds: frozenset[str], parts: int, violations: list[Violation]) -> None:
+def report(first: Simulation, violations: list[Violation]) -> None:
     """Print what was violated, and the timeline around it; the seed is run again for that."""
-    simulation, again = run_seed(seed, mode, kinds, parts, traced=True)
+    seed, plan = first.world.seed, first.plan
+    simulation, again = run_seed(seed, first.mode, plan.kinds, plan.parts, together=plan.together, traced=True)
     if [v.text for v in again] != [v.text for v in violations]:
         _print(f"seed {seed}: the second run differs from the first: the simulator itself is not deterministic")
-    _print(f"seed {seed} ({mode}): {len(again)} violations")
+    _print(f"seed {seed} ({first.mode}): {len(again)} violations")
     _print(f"  plan: {simulation.plan}")
     for violation in again[:8]:
         _print(f"  {violation.rule}: {violation.text}")
