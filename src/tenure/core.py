@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from tenure import engines
 from tenure.config import shown
-from tenure.errors import AcquireTimeout, UnsafeSetup, UsageError, WouldDeadlock
+from tenure.errors import AcquireTimeout, OutcomeUnknown, StoreUnavailable, UnsafeSetup, UsageError, WouldDeadlock
 from tenure.model import Kind, LossReason
 from tenure.observe.events import Event, Lost, Stolen, Suspect
 from tenure.observe.log import logger
@@ -43,6 +43,9 @@ CLOSE_MOST = 10.0
 
 OPEN_MOST = 5.0
 """Seconds that the first question to an engine may take."""
+
+OPEN_PAUSE = 0.05
+"""Seconds before it is asked again, if the answer was lost."""
 
 EXIT_MOST = 1.0
 """Seconds that leaving the interpreter without `close` may take."""
@@ -112,7 +115,7 @@ class Core:
             self.engine.verify(uncertain)
             self.engine.capabilities |= uncertain
         keeper_store = self.engine.keeper_store(KeeperRuntime())
-        self.authority = f"{run(keeper_store.authority(OPEN_MOST))}/{self.settings.namespace}"
+        self.authority = f"{_first_answer(keeper_store)}/{self.settings.namespace}"
         ledger = Ledger(runtime, native.NativeInbox(), self._card, self._observe, self.settings.skew)
         ledger.watched = self._on_event is not None
         ledger.part = self.engine.part
@@ -238,6 +241,22 @@ class Core:
                 self._on_event(event)
             except Exception:  # noqa: BLE001 - it is the hook's, and is logged
                 logger().exception("on_event failed for %r", event)
+
+
+def _first_answer(store: QueueStore) -> str:
+    """Ask who draws the tokens, which makes the record of a store that is new; asking twice makes it once.
+
+    Raises:
+        StoreUnavailable: nobody answered; no claim and no session was made.
+    """
+    end = time.monotonic() + OPEN_MOST
+    while True:
+        try:
+            return run(store.authority(max(0.001, end - time.monotonic())))
+        except OutcomeUnknown as error:
+            if time.monotonic() + OPEN_PAUSE >= end:
+                raise StoreUnavailable(f"the engine did not answer within {OPEN_MOST:g} s: {error}") from error
+            time.sleep(OPEN_PAUSE)
 
 
 def _fits(held: list[Mode], asked: Mode) -> bool:
