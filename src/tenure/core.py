@@ -18,7 +18,7 @@ from tenure import engines
 from tenure.config import shown
 from tenure.errors import AcquireTimeout, OutcomeUnknown, StoreUnavailable, UnsafeSetup, UsageError, WouldDeadlock
 from tenure.model import Kind, LossReason
-from tenure.observe.events import Event, Lost, Stolen, Suspect
+from tenure.observe.events import Event, Lost, Stalled, Stolen, Suspect
 from tenure.observe.log import logger
 from tenure.ports import SessionCard
 from tenure.protocols.keep import Stop, keep
@@ -234,6 +234,13 @@ class Core:
         elif isinstance(event, Lost):
             say = logger().info if event.reason is LossReason.CLOSED else logger().error
             say("lost %r (token %d) after %.1f s: %s", event.name, event.token, event.held, event.reason.value)
+        elif isinstance(event, Stalled):
+            logger().warning(
+                "waits for %r for %.0f s, the last ten minutes behind one holder (token %d); is it at work?",
+                event.name,
+                event.waited,
+                event.token,
+            )
         elif isinstance(event, Stolen):
             logger().info("stole %r (token %d)", event.name, event.token)
         if self._on_event is not None:

@@ -9,6 +9,7 @@ from tenure.observe.events import (
     Lost,
     Released,
     Renewed,
+    Stalled,
     Stolen,
     Suspect,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "Lost",
     "Released",
     "Renewed",
+    "Stalled",
     "Stolen",
     "Suspect",
 ]

@@ -77,6 +77,14 @@ class Abandoned(NamedTuple):
     number: int
 
 
+class Stalled(NamedTuple):
+    """A waiter has been behind the holder with this token for ten minutes, and waits for `waited` seconds."""
+
+    name: str
+    token: int
+    waited: Seconds
+
+
 class LimitsDiffer(NamedTuple):
     """Clients give different limits for one semaphore; the smallest among the holders counts."""
 
@@ -85,5 +93,5 @@ class LimitsDiffer(NamedTuple):
     seen: int
 
 
-Event = Claimed | Granted | Renewed | Suspect | Lost | Released | Stolen | Abandoned | LimitsDiffer
+Event = Claimed | Granted | Renewed | Suspect | Lost | Released | Stolen | Abandoned | Stalled | LimitsDiffer
 """Something happened to a claim on a name, or, where the name is empty, to a session as a whole."""

@@ -18,6 +18,7 @@ from tenure.model import Instant, LossReason, Mode, Seconds
 from tenure.observe.events import Claimed, Granted, LimitsDiffer, Released
 from tenure.ports import BUSY, GONE, HOLDS, WAITS, Message, Place
 from tenure.protocols.records import CLOSED, ENTERING, GRANTED, WAITING, Claim
+from tenure.protocols.stall import Stall
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -250,6 +251,7 @@ async def _wait(ledger: Ledger, store: QueueStore, claim: Claim, until: Instant 
     runtime = ledger.runtime
     pause = 0.0
     look_at, pause = _watch(ledger, place, pause)
+    stall = Stall(runtime.now())
     while True:
         if claim.phase is GRANTED:
             return _GRANTED
@@ -259,7 +261,11 @@ async def _wait(ledger: Ledger, store: QueueStore, claim: Claim, until: Instant 
         if until is not None and now >= until:
             return _OVER
         if not claim.hinted and now < look_at:
-            await _news(ledger, claim, look_at if until is None else min(look_at, until))
+            if now >= stall.look_at:
+                await stall.look(ledger, store, claim)
+                continue
+            soon = min(look_at, stall.look_at)
+            await _news(ledger, claim, soon if until is None else min(soon, until))
             continue
         claim.hinted = False
         try:
