@@ -48,7 +48,9 @@ def test_no_seed_violates_a_rule(mode: str, first: int, parts: int, together: bo
         assert violations == [], f"python -m tenure.testing.simulate --seeds {seed} {options}"
         counts.update(simulation.history.counts)
     assert not together or counts["several granted"] > 500
-    short = {what: counts[what] for what, least in LEAST[mode].items() if counts[what] < least}
+    # Half of the rounds are of several names then, and of another kind.
+    share = 2 if together else 1
+    short = {what: counts[what] for what, least in LEAST[mode].items() if counts[what] * share < least}
     assert short == {}, "too little happened for this run to prove anything"
 
 
