@@ -64,7 +64,7 @@ class EtcdDesk:
     def leases(self) -> list[str]:
         """How the ids of leases are drawn from those of sessions, so that a repeated request finds the first."""
         keys = type(self._bare.ask.keys)("tenure", NAMESPACE)
-        return [f"session {s}, lock_delay {delay}: {keys.lease(s, delay)}" for s in SESSIONS for delay in (0, 40)]
+        return [f"session {s}, lock_delay {delay}: {keys.lease(s, delay)}" for s in SESSIONS for delay in (0, 400)]
 
     def close(self) -> None:
         self._bare.wire.shut()

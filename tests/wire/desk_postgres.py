@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+import psycopg
+
 from tenure.engines.postgres.link import dial, wait_here
 from tenure.engines.postgres.migrate import migrate, steps_hash
 from tenure.engines.postgres.store import FORMAT, Known, PostgresStore
@@ -43,16 +45,20 @@ class PostgresDesk:
     has_tombstones = True
 
     def __init__(self, server: PostgresServer) -> None:
-        self._server = server
         self._said: list[tuple[str, str]] = []
-        server.run(f'DROP SCHEMA IF EXISTS "{SCHEMA}" CASCADE')
+        self._stranger = psycopg.connect(server.url, autocommit=True)
+        self._stranger.execute(f'DROP SCHEMA IF EXISTS "{SCHEMA}" CASCADE')
         self._listener = dial(server.url, 5.0, wait_here)
         migrate(self._listener, SCHEMA)
         for session in SESSIONS:
             self._ask(f'LISTEN "at-{session}"')
         self._wire = BlockingWire(lambda timeout, wait: dial(server.url, timeout, wait), most=1)
-        self._arguments = {row[0]: list(row[4] or ()) for row in server.run(_FUNCTIONS, SCHEMA)}
+        self._arguments = {row[0]: list(row[4] or ()) for row in self.rows(_FUNCTIONS, SCHEMA)}
         self.store = PostgresStore(self, Known(SCHEMA, ""), native.now)
+
+    def rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
+        """What a stranger reads."""
+        return self._stranger.execute(query.encode(), values or None).fetchall()
 
     def _ask(self, statement: str) -> Answer:
         answer = self._listener.ask(statement.encode(), (), 20.0, wait_here)
@@ -85,7 +91,7 @@ class PostgresDesk:
     def state(self) -> list[tuple[str, str]]:
         found = []
         for table in TABLES:
-            for row in self._server.run(f'SELECT row_to_json(t) FROM "{SCHEMA}"."{table}" t'):  # noqa: S608 - our names
+            for row in self.rows(f'SELECT row_to_json(t) FROM "{SCHEMA}"."{table}" t'):  # noqa: S608 - our names
                 shown = {name: value for name, value in row[0].items() if name not in UNTOLD.get(table, ())}
                 found.append((table, _shown(shown)))
         return sorted(found)
@@ -95,20 +101,20 @@ class PostgresDesk:
 
     def schema(self) -> list[str]:
         """Tables, indexes and functions, as the server has them."""
-        run = self._server.run
         lines = [
             f"table {table}: {column} {kind}"
             + (" not null" if null == "NO" else "")
             + (f" by {order}" if order else "")
-            for table, column, kind, null, order in run(_COLUMNS, SCHEMA)
+            for table, column, kind, null, order in self.rows(_COLUMNS, SCHEMA)
         ]
-        lines += [f"index of {table}: {text.partition(' USING ')[2]}" for table, text in run(_INDEXES, SCHEMA)]
+        lines += [f"index of {table}: {text.partition(' USING ')[2]}" for table, text in self.rows(_INDEXES, SCHEMA)]
         return lines + [
             f"function {name}({arguments}) returns {result}{', as its owner' if as_owner else ''}"
-            for name, arguments, result, as_owner, _ in run(_FUNCTIONS, SCHEMA)
+            for name, arguments, result, as_owner, _ in self.rows(_FUNCTIONS, SCHEMA)
         ]
 
     def close(self) -> None:
+        self._stranger.close()
         self._listener.close()
         self._wire.shut()
 
@@ -119,8 +125,8 @@ def record(server: PostgresServer) -> str:
     transcript = Transcript("PostgreSQL", FORMAT)
     try:
         scenario(Play(desk, transcript))
-        transcript.call(server.run(f'SELECT "{SCHEMA}".life()')[0][0], "LIFE")
-        transcript.call(server.run(f'SELECT id FROM "{SCHEMA}".genesis')[0][0], "STORE")  # noqa: S608 - our names
+        transcript.call(desk.rows(f'SELECT "{SCHEMA}".life()')[0][0], "LIFE")
+        transcript.call(desk.rows(f'SELECT id FROM "{SCHEMA}".genesis')[0][0], "STORE")  # noqa: S608 - our names
         transcript.call(steps_hash(), "STEPS")
         transcript.section("the schema", desk.schema())
     finally:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from tests.wire.transcript import Transcript
 
 NAMESPACE: Final = "wire"
-TTL: Final = 100.0
-DELAY: Final = 40.0
-"""Far apart, and each a multiple of ten: a time in a transcript says which of them it comes from."""
+TTL: Final = 1000.0
+DELAY: Final = 400.0
+"""So far apart that a time in a transcript says which of them it comes from, however slow the host is."""
 
 PATIENCE: Final = 10.0
 SESSIONS: Final = ("a", "b", "c")

@@ -1,6 +1,6 @@
 """Stores as a format left them, kept as text: commands for Redis, statements for SQLite.
 
-Only what could not be the same tomorrow is replaced: times, as NOW+100s, and of a file the boot that they count from.
+Only what could not be the same tomorrow is replaced: times, as NOW+1000s, and of a file the boot that they count from.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tenure.engines.sqlite.clock import boot_us, clock_id
 from tests.wire.desk_redis import RedisDesk
 from tests.wire.desk_sqlite import BOOT_TIMES, TABLES, SqliteDesk
 from tests.wire.scenario import NAMESPACE, Play, busy_store
-from tests.wire.transcript import NEAR_US, Transcript
+from tests.wire.transcript import NEAR_US, Transcript, told
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,11 +78,11 @@ def load_redis(server: RedisServer, text: str) -> None:
 
 def _plain(line: str, numbers: dict[str, str], now: int) -> str:
     def shown(match: re.Match[str]) -> str:
-        if match[0] in numbers:
-            return numbers[match[0]]
+        if match[0] in numbers or int(match[0]) == CEILING:
+            return numbers.get(match[0], match[0])
         away = int(match[0]) - now
         assert abs(away) < NEAR_US, f"neither a number nor a time: {match[0]}"
-        return f"NOW{round(away / 1e7) * 10:+d}s"
+        return f"NOW{told(away):+d}s"
 
     return _WHOLE.sub(shown, line)
 
@@ -111,16 +111,17 @@ def record_sqlite(path: Path) -> str:
             columns = [column[0] for column in rows.description]
             for row in rows:
                 values = [_literal(*value, boot) for value in zip(columns, row, strict=True)]
-                # A ceiling is a minute of the wall clock ahead of its number, and no time that anything is held to.
                 line = " ".join(["INSERT INTO", table, "VALUES", f"({', '.join(values)});"])
                 line = line.replace(store_id, STORE).replace(clock_id(), "BOOT")
-                lines.append(_plain(line, numbers, now).replace("NOW+60s", str(CEILING)))
+                lines.append(_plain(line, numbers, now))
     return "\n".join(lines) + "\n"
 
 
 def _literal(column: str, value: object, boot: int) -> str:
     if column in BOOT_TIMES and isinstance(value, int) and value:
-        return f"NOW{round((value - boot) / 1e7) * 10:+d}s"
+        return f"NOW{told(value - boot):+d}s"
+    if column == "ceiling":
+        return str(CEILING)
     return str(value) if isinstance(value, int) else f"'{value}'"
 
 

@@ -15,14 +15,22 @@ The wire of {engine}, format {format}. Written by `scripts/test tests/wire --rew
   >  a request      <  its reply      !  a message      =  what the caller learns
   -  what does not lie in the store any more           +  what lies there now           *  what was written anew
 
-N1, N2 ... are the numbers in the order in which they were given. NOW+100s is a time, on the clock of whoever keeps it;
-~100s what is left of one. STORE is the store's random id.
+N1, N2 ... are the numbers in the order in which they were given. NOW+1000s is a time, on the clock of whoever keeps it;
+~1000s what is left of one. STORE is the store's random id.
 """
 
 _WHOLE: Final = re.compile(r"(?<![\w.+-])\d{7,17}(?![\w.])")
 
 NEAR_US: Final = 2_000_000_000
 """A number that is no further from a clock is a time."""
+
+UNIT_S: Final = 200
+"""Times are told in so many seconds: what a slow host takes for the scenario is not seen."""
+
+
+def told(microseconds: int) -> int:
+    """Seconds as they are told."""
+    return round(microseconds / 1e6 / UNIT_S) * UNIT_S
 
 
 class Transcript:
@@ -88,8 +96,8 @@ class Transcript:
             return self._numbers[value]
         for clock in clocks:
             if abs(value - clock) < NEAR_US:
-                return f"NOW{round((value - clock) / 1e7) * 10:+d}s"
-        return text if value % 1_000_000 == 0 or not clocks else f"~{round(value / 1e7) * 10}s"
+                return f"NOW{told(value - clock):+d}s"
+        return text if value % 1_000_000 == 0 or not clocks else f"~{told(value)}s"
 
 
 def _merged(lines: Sequence[str]) -> Iterator[str]:
