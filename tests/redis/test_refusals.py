@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tenure import Client, LossReason, OutcomeUnknown, StoreUnavailable, TenureError, UnsafeSetup
+from tenure import Client, IncompatibleStore, LossReason, OutcomeUnknown, StoreUnavailable, TenureError, UnsafeSetup
 from tenure.model import LeaseState
 from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.runtimes import native
@@ -291,6 +291,32 @@ def test_a_waiter_hears_again_after_its_server_was_demoted_for_a_while(server: R
         held.release()
         attempt.outcome().release()
         assert attempt.ended_at - begun < SLACK
+
+
+# -- genesis ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("face", [Client, Looped])
+@pytest.mark.parametrize(
+    ("field", "value", "says", "in_force"),
+    [
+        ("format", "2", "format 2", 2),
+        ("format", "two", "format two", None),
+        ("partitions", "8", "8 partitions", 1),
+        ("last", "soon", "damaged", 1),
+    ],
+)
+def test_a_genesis_record_that_is_not_understood_is_refused_and_nothing_is_touched(
+    server: RedisServer, face: Any, field: str, value: str, says: str, in_force: int | None
+) -> None:
+    with Client(server.url) as client, client.lock("n"):
+        pass
+    server.cli("HSET", "{tenure:0}:genesis", field, value)
+    before = {key: server.cli("DUMP", key) for key in server.cli("KEYS", "*")}
+    with pytest.raises(IncompatibleStore, match=says) as refused, face(server.url):
+        pass
+    assert (refused.value.in_force, refused.value.spoken) == (in_force, (1,))
+    assert {key: server.cli("DUMP", key) for key in server.cli("KEYS", "*")} == before
 
 
 # -- secrets ----------------------------------------------------------------------------------------------------------
