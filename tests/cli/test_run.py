@@ -285,6 +285,11 @@ def test_the_fallback_says_its_scope_once_and_only_then(alone: Cli) -> None:
     assert (said.returncode, said.stderr.count("scope: this user on this host only")) == (0, 1)
     assert alone("run", "a", "--quiet", "--", "true").stderr == ""
 
+    # Sentences or events, never both.
+    told = events(alone("run", "a", "--json", "--", "true").stderr)
+    assert [event["event"] for event in told] == ["scope", "acquired", "started", "exited", "released"]
+    assert told[0]["scope"] == "this user on this host only"
+
 
 def test_nothing_is_left_behind_by_a_run(alone: Cli) -> None:
     alone("run", "a", "--", "true")
