@@ -17,6 +17,13 @@ which writes the record of the new format beside the old one. Only the record of
 be written anew by the same command.
 """
 
+PRIVATE_ADVICE: Final = """
+What this tree says to scripts of its own on {engine} is not what is on record (below: - the record, + this tree).
+No other release hears it, and neither the store nor a message has changed: format {format} it stays. Look at the
+difference, and put it on record:
+    scripts/test tests/wire --rewrite
+"""
+
 
 class WireChangedError(AssertionError):
     """Something that two releases must agree on has changed, and the number of the format has not."""
@@ -32,8 +39,15 @@ def write(engine: str, format: int, ending: str, text: str) -> None:
     path(engine, format, ending).write_text(text, "utf-8")
 
 
-def compare(engine: str, format: int, module: str, text: str) -> None:
+def compare(engine: str, format: int, module: str, text: str, private: str = "") -> None:
     """Hold a transcript to the one on record.
+
+    Args:
+        engine: whose.
+        format: the number of the format in force.
+        module: where that number is.
+        text: the transcript.
+        private: the marks of lines that no other release hears.
 
     Raises:
         WireChangedError: they differ, or there is none.
@@ -41,5 +55,8 @@ def compare(engine: str, format: int, module: str, text: str) -> None:
     on_record = path(engine, format, ".txt")
     old = on_record.read_text("utf-8") if on_record.exists() else ""
     if text != old:
-        changes = difflib.unified_diff(old.splitlines(), text.splitlines(), on_record.name, "this tree", "", "", 2, "")
-        raise WireChangedError(ADVICE.format(engine=engine, format=format, module=module) + "\n".join(changes))
+        before, after = old.splitlines(), text.splitlines()
+        changes = difflib.unified_diff(before, after, on_record.name, "this tree", "", "", 2, "")
+        is_private = [x for x in before if x[:1] not in private] == [x for x in after if x[:1] not in private]
+        advice = PRIVATE_ADVICE if old and private and is_private else ADVICE
+        raise WireChangedError(advice.format(engine=engine, format=format, module=module) + "\n".join(changes))

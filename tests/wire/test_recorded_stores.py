@@ -34,6 +34,7 @@ from tests.wire.stores import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from types import ModuleType
 
     from tests.wire.scenario import Desk
 
@@ -58,11 +59,16 @@ def wire(server: RedisServer) -> Iterator[SocketWire]:
         yield wire
 
 
+def on_record_of(engine: str, module: ModuleType, ending: str) -> list[int]:
+    """The formats that this tree speaks and of which a store is on record; that of the one in force must be."""
+    return [n for n in module.SPOKEN if n == module.FORMAT or recorded.path(engine, n, ending).exists()]
+
+
 def stored(engine: str, number: int, ending: str) -> str:
     return recorded.path(engine, number, ending).read_text("utf-8")
 
 
-@pytest.mark.parametrize("spoken", redis_store.SPOKEN)
+@pytest.mark.parametrize("spoken", on_record_of("redis", redis_store, COMMANDS))
 def test_a_client_goes_on_with_a_redis_store(server: RedisServer, wire: SocketWire, rewrite: bool, spoken: int) -> None:
     if rewrite and spoken == redis_store.FORMAT:
         recorded.write("redis", spoken, COMMANDS, record_redis(server, wire))
@@ -72,7 +78,7 @@ def test_a_client_goes_on_with_a_redis_store(server: RedisServer, wire: SocketWi
     assert server.cli("LRANGE", f"{{{NAMESPACE}:0}}:m:at-b", 0, -1) == [f"1 b 1 {B} {B}"]
 
 
-@pytest.mark.parametrize("spoken", tables.SPOKEN)
+@pytest.mark.parametrize("spoken", on_record_of("sqlite", tables, STATEMENTS))
 def test_a_client_goes_on_with_a_file(tmp_path: Path, rewrite: bool, spoken: int) -> None:
     if rewrite and spoken == tables.FORMAT:
         recorded.write("sqlite", spoken, STATEMENTS, record_sqlite(tmp_path / "made.db"))
@@ -83,7 +89,7 @@ def test_a_client_goes_on_with_a_file(tmp_path: Path, rewrite: bool, spoken: int
         assert ("!", f'to at-b: "1 b 1 {B} {B}"') in desk.said()
 
 
-@pytest.mark.parametrize("spoken", tables.SPOKEN)
+@pytest.mark.parametrize("spoken", on_record_of("sqlite", tables, STATEMENTS))
 def test_after_a_reboot_a_file_is_free_and_its_numbers_rise(tmp_path: Path, spoken: int, on_record: None) -> None:
     path = tmp_path / "locks.db"
     load_sqlite(path, stored("sqlite", spoken, STATEMENTS), clock="another-boot/0")

@@ -106,12 +106,14 @@ class Wire(NamedTuple):
         of: the module that has its format's number.
         site: entered once, with a folder of its own; gives a function that plays the scenario on a blank store.
         change: changes its wire a little.
+        private: the marks of lines that no other release hears: where each brings scripts of its own (EVALSHA).
     """
 
     of: ModuleType
     site: Callable[[Path], AbstractContextManager[Callable[[], str]]]
     change: Callable[[pytest.MonkeyPatch], None]
     missing: Callable[[], str | None] = lambda: None
+    private: str = ""
 
     @property
     def format(self) -> int:
@@ -127,7 +129,7 @@ class Wire(NamedTuple):
 
 WIRES: Final = {
     "sqlite": Wire(tables, _sqlite, _datagrams_of_version_2),
-    "redis": Wire(redis_store, _redis, _tombstones_in_another_field, redis.missing),
+    "redis": Wire(redis_store, _redis, _tombstones_in_another_field, redis.missing, private="><"),
     "postgresql": Wire(postgres_store, _postgres, _notifications_of_version_2, postgres.missing),
     "etcd": Wire(requests, _etcd, _tombstones_under_another_key, etcd.missing),
     "zookeeper": Wire(layout, _zookeeper, _steals_in_another_node, zookeeper.missing),
@@ -153,23 +155,36 @@ def test_the_wire_is_what_its_format_is_on_record_with(engine: str, record: Call
     text = record()
     if rewrite:
         recorded.write(engine, wire.format, ".txt", text)
-    recorded.compare(engine, wire.format, wire.module, text)
+    recorded.compare(engine, wire.format, wire.module, text, wire.private)
 
 
 def test_a_change_of_the_wire_under_the_same_number_is_found(
     engine: str, record: Callable[[], str], monkeypatch: pytest.MonkeyPatch, on_record: None
 ) -> None:
     wire = WIRES[engine]
-    recorded.compare(engine, wire.format, wire.module, record())  # the control: without the change it passes
+    recorded.compare(
+        engine, wire.format, wire.module, record(), wire.private
+    )  # the control: without the change it passes
     try:
         wire.change(monkeypatch)
         changed = record()
     finally:
         scripts.script.cache_clear()
     with pytest.raises(recorded.WireChangedError) as found:
-        recorded.compare(engine, wire.format, wire.module, changed)
+        recorded.compare(engine, wire.format, wire.module, changed, wire.private)
     assert f"raise FORMAT in {wire.module}" in str(found.value)
     assert "scripts/test tests/wire --rewrite" in str(found.value)
+
+
+def test_what_no_other_release_hears_needs_no_new_number(on_record: None) -> None:
+    wire = WIRES["redis"]
+    text = recorded.path("redis", wire.format, ".txt").read_text("utf-8")
+    said = text.replace("\n> look ", "\n> look again ")
+    assert said != text
+    with pytest.raises(recorded.WireChangedError, match="format 1 it stays"):
+        recorded.compare("redis", wire.format, wire.module, said, wire.private)
+    with pytest.raises(recorded.WireChangedError, match="raise FORMAT"):
+        recorded.compare("redis", wire.format, wire.module, said.replace(" until = ", " till = "), wire.private)
 
 
 def test_every_engine_with_a_wire_is_here() -> None:
