@@ -15,6 +15,7 @@ from _socket import gethostname
 from typing import TYPE_CHECKING
 
 from tenure import engines
+from tenure.arguments import quoted
 from tenure.config import shown
 from tenure.errors import AcquireTimeout, OutcomeUnknown, StoreUnavailable, UnsafeSetup, UsageError, WouldDeadlock
 from tenure.model import Kind, LossReason
@@ -55,6 +56,8 @@ class Core:
     """One client's engine, ledger and keeper."""
 
     def __init__(self, settings: Settings, on_event: Callable[[Event], None] | None) -> None:
+        if on_event is not None and not callable(on_event):
+            raise UsageError(f"on_event: a function is needed, not {quoted(on_event)}")
         self.settings = settings
         self.engine: Engine = engines.connect(settings.url, settings.namespace)
         missing = settings.require - self.engine.capabilities - self.engine.conditional

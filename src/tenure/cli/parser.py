@@ -43,6 +43,7 @@ kill -9 of this process the group is killed. While this process alone is stopped
 its lease: that is what the token is for.
 
 events of --json, one object a line on stderr, all with "event", "time" (seconds since 1970, UTC) and "name":
+  scope     scope: whom the lock keeps out, where neither --url nor TENURE_URL names an engine
   waiting   token, wait (seconds; null: for ever), pid: others are in front; absent if granted at once
   acquired  token, floor, authority, waited
   busy      waited, holders and waiters (as in `inspect --json`; null if unknown)

@@ -234,6 +234,12 @@ class RedisStore:
                 in_force=int(found),
                 spoken=SPOKEN,
             )
+        if not last.isdigit():
+            raise IncompatibleStore(
+                f"the genesis record of namespace {self._prefix[:-1]!r} is damaged: last is {_text(last[:40])!r}",
+                in_force=int(found),
+                spoken=SPOKEN,
+            )
         ahead = int(last) - int(native.utc() * 1e6)
         if ahead > DAY_US:
             raise UnsafeSetup(
