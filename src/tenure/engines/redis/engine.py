@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tenure.runtimes.aio import AioRuntime
 
 for _name in ("genesis", *STEPS):
+    script(_name, plain=True)
     script(_name)  # reading a package's file imports modules too
 
 
@@ -62,16 +63,17 @@ class RedisEngine(Engine):
     conditional = CONDITIONAL
     scope = "all hosts that use this server"
 
-    def __init__(self, dialer: Dialer, namespace: str) -> None:
+    def __init__(self, dialer: Dialer, namespace: str, plain_key: str = "") -> None:
         self._dialer = dialer
         self._namespace = namespace
+        self._plain_key = plain_key
         self._address = ""
         # What was opened closes in the opposite order, also if opening failed half-way.
         self._closing = ExitStack()
         self._disowning = ExitStack()
 
     def open(self) -> None:
-        self._life = Life()
+        self._life = Life(self._plain_key)
         self._address = native.new_id()
 
     def verify(self, wanted: frozenset[str]) -> None:  # noqa: ARG002 - there is only the one that is conditional

@@ -1,7 +1,7 @@
 """The life of the store: what changes when a server may have lost data (rule A2).
 
 Promises: `value` differs from what it was before as soon as any connection of this client has seen another server
-process, another replication history, an eviction, or another genesis record.
+process, another replication history, an eviction, another genesis record, or that a claim has lost its plain key.
 Does not promise that data was lost: a client that sees another life looks its claims up.
 """
 
@@ -26,19 +26,37 @@ ASK: Final = b"".join(command(("INFO", section)) for section in _SECTIONS)
 class Life:
     """What one client has seen of the store, over all its connections."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: str = "") -> None:
+        """See nothing yet.
+
+        Args:
+            told: the template of plain keys that this client must find in force; empty for whatever is.
+        """
+        self.told = told
         self.id = ""
         """The random id of the genesis record; empty until it was read."""
+        self.template = ""
+        """Of the plain keys beside the queues, as the genesis record has it; empty if there are none."""
         self.value = ""
         """Names this life."""
         self._facts: tuple[bytes, ...] | None = None
         self._changes = 0
+        self._lost: dict[str, int] = {}
         self._mutex = native.mutex()
 
-    def adopt(self, store_id: str) -> None:
-        """The genesis record has this id."""
+    def adopt(self, store_id: str, template: str = "") -> None:
+        """The genesis record has this id, and this template."""
         with self._mutex:
-            self.id = store_id
+            self.id, self.template = store_id, template
+            self._name()
+
+    def lost(self, session: str, count: int) -> None:
+        """So many claims of a session have lost their plain keys, ever since it began."""
+        if self._lost.get(session, 0) == count:
+            return
+        with self._mutex:
+            self._lost[session] = count
+            self._changes += 1
             self._name()
 
     def moved(self) -> None:

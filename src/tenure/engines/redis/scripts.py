@@ -35,7 +35,8 @@ STEPS: Final = (
 """The scripts that are put together of several files. `genesis` stands alone."""
 
 USUAL: Final = ("enter", "close")
-"""Those that have their usual case in front, before the functions of the queue are made."""
+"""Those that have their usual case in front, before the functions of the queue are made. Not where there are plain keys
+beside the queues: a cycle that has to look at one is none of the quickest."""
 
 
 class Script(NamedTuple):
@@ -52,13 +53,13 @@ class Script(NamedTuple):
 
 
 @cache
-def script(name: str) -> Script:
-    """A script by its file's name."""
-    return _script(name, parts(name))
+def script(name: str, *, plain: bool = False) -> Script:
+    """A script by its file's name; `plain` for a store that has plain keys beside its queues."""
+    return _script(name, parts(name, plain=plain))
 
 
 @cache
-def script_on_cluster(name: str) -> Script:
+def script_on_cluster(name: str, *, plain: bool = False) -> Script:  # noqa: ARG001 - there are none on a cluster
     """A script as the nodes of a cluster run it: not while the slot is on the move."""
     return _script(name, ("moving", *parts(name)))
 
@@ -69,10 +70,12 @@ def _script(name: str, files: tuple[str, ...]) -> Script:
     return Script(name, (b"EVALSHA", digest), (b"EVAL", text))
 
 
-def parts(name: str) -> tuple[str, ...]:
+def parts(name: str, *, plain: bool = False) -> tuple[str, ...]:
     """The files of a script, in order."""
     if name not in STEPS:
         return (name,)
+    if plain:
+        return ("start", "queue", "plain", name)
     return ("start", f"{name}_usual", "queue", name) if name in USUAL else ("start", "queue", name)
 
 

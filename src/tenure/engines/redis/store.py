@@ -14,7 +14,8 @@ from redis.exceptions import ResponseError
 from tenure.engines.redis.dial import explain
 from tenure.engines.redis.life import ASK, QUESTIONS
 from tenure.engines.redis.scripts import command, script
-from tenure.errors import IncompatibleStore, StoreUnavailable, UnsafeSetup
+from tenure.engines.redis.url import NAME
+from tenure.errors import IncompatibleStore, StoreUnavailable, UnsafeSetup, UsageError
 from tenure.model import Contender, Instant, Kind, Mode, Queue, UtcTime, holders
 from tenure.ports import Beat, ClaimRef, Message, Peer, Place, SessionFacts, Standing
 from tenure.runtimes import native
@@ -24,13 +25,17 @@ if TYPE_CHECKING:
 
     from tenure.engines.redis.life import Life
     from tenure.model import Seconds
-    from tenure.ports import Closing, Entry
+    from tenure.ports import Closing, Entry, SessionCard
 
 HASH: Final = "crc32"
 """How names are spread over partitions: zlib's CRC-32 of the name's UTF-8, modulo their number. Part of the format."""
 
 FORMAT: Final = 1
-SPOKEN: Final = (1,)
+PLAIN_FORMAT: Final = 2
+"""Beside each queue there is a plain key, which locks of other libraries go by. A release that would not look at it is
+kept out by the number."""
+
+SPOKEN: Final = (FORMAT, PLAIN_FORMAT)
 
 DAY_US: Final = 86_400_000_000
 
@@ -74,6 +79,7 @@ class RedisStore:
     """As `ports.QueueStore`, over one partition of a namespace; a single server has one."""
 
     _script = staticmethod(script)
+    _spoken = SPOKEN
 
     def __init__(self, wire: Wire, namespace: str, life: Life, now: Callable[[], Instant], partition: int = 0) -> None:
         """Ask nothing yet.
@@ -94,6 +100,8 @@ class RedisStore:
     # -- the steps --------------------------------------------------------------------------------------------------
 
     async def enter(self, entry: Entry, timeout: Seconds) -> Place:
+        if self._life.template:
+            self._check_plain_key(entry.name)
         # Taken apart once: a field by its name costs as much as a word of the request.
         card, opening, extend, claim, name, (kind, permits, limit), delay, info, at_once, again = entry
         life = self._life.value
@@ -114,12 +122,12 @@ class RedisStore:
             raise UnsafeSetup("the store has given its last number, 2^53 - 1; its clock was wrong. Nothing was entered")
         # A new session begins with the life before the request: what is learnt meanwhile may be of a loss after it. One
         # that is extended shows the life after it, for the server that answered may be another one (A2).
-        return self._place(reply, sent, card.ttl, life if opening else self._life.value)
+        return self._place(reply, sent, card, life if opening else "")
 
     async def look(self, ref: ClaimRef, timeout: Seconds) -> Place:
         sent = self._now()
         reply = await self._step("look", timeout, ref.session, ref.claim, self._bare(ref.name), ref.number)
-        return self._place(reply, sent, 0.0, "")
+        return self._place(reply, sent)
 
     async def close(self, closings: Sequence[Closing], timeout: Seconds) -> list[bool]:
         arguments: list[str | int] = []
@@ -137,7 +145,8 @@ class RedisStore:
         if reply[0] == b"over":
             return Beat(SessionFacts(ttl, self._life.value, 0), (), over=True)
         granted = [Message(session, *map(int, grant)) for grant in _rows(reply[2:], 3)]
-        return Beat(SessionFacts(ttl, self._life.value, int(reply[1])), tuple(granted))
+        stolen = self._counted(session, reply[1])
+        return Beat(SessionFacts(ttl, self._life.value, stolen), tuple(granted))
 
     async def standing(self, refs: Sequence[ClaimRef], timeout: Seconds) -> list[bool]:
         arguments: list[str | int] = []
@@ -158,8 +167,12 @@ class RedisStore:
 
     async def inspect(self, name: str, timeout: Seconds) -> Queue:
         reply = await self._step("inspect", timeout, self._bare(name))
-        queue = [_contender(row) for row in _rows(reply[1:], 8)]
+        rows = list(_rows(reply[1:], 9))
+        queue = [_contender(row) for row in rows]
         held = len(holders(queue))
+        if self._life.template:
+            # While somebody else has the plain key, those whom the queue would let hold wait all the same.
+            held = sum(row[8] != b"0" for row in rows[:held])
         return Queue(name, tuple(c._replace(holds=True) for c in queue[:held]), tuple(queue[held:]))
 
     async def names(self, prefix: str, timeout: Seconds) -> list[str]:
@@ -179,19 +192,20 @@ class RedisStore:
     async def _step(self, name: str, timeout: Seconds, *arguments: str | int, and_life: bool = False) -> list[bytes]:
         """Run a script in this life of the store, about which one more question may be asked with it; the reply."""
         until, left = self._now() + timeout, timeout
-        wanted = self._script(name)
-        words = wanted.by_hash
+        is_known = True
         tail, replies = (ASK, 1 + QUESTIONS) if and_life else (b"", 1)
         for _ in range(1 + ADOPT_MOST):
-            store_id = self._life.id
-            payload = command((*words, 1, self._genesis, FORMAT, store_id, *arguments))
+            store_id, plain = self._life.id, bool(self._life.template)
+            wanted = self._script(name, plain=plain)
+            words = wanted.by_hash if is_known else wanted.by_text
+            payload = command((*words, 1, self._genesis, PLAIN_FORMAT if plain else FORMAT, store_id, *arguments))
             answers = await self._wire.exchange(payload + tail, replies, left)
             reply: list[bytes] | ResponseError = answers[0]
             if isinstance(reply, ResponseError):
                 if not str(reply).startswith("NOSCRIPT"):
                     raise self._refusal(reply) from reply
                 # A server that was started anew, or has forgotten its scripts: this makes it know the script again.
-                words = wanted.by_text
+                is_known = False
             elif reply[0] != b"genesis":
                 if and_life:
                     self._life.note(answers[1:])
@@ -214,18 +228,30 @@ class RedisStore:
             timeout: how long it may take.
             count: of the partitions over which the names are spread, as this client goes by.
         """
+        # Whoever makes the record anew, after a loss, keeps to what was in force.
+        template = self._life.told or self._life.template
+        wanted = PLAIN_FORMAT if template else FORMAT
         # Seldom asked, and short: by its text, which every server understands.
-        payload = command((*self._script("genesis").by_text, 1, self._genesis, FORMAT, native.new_id(), count, HASH))
+        words = (*self._script("genesis").by_text, 1, self._genesis)
+        payload = command((*words, wanted, native.new_id(), count, HASH, template))
         reply = (await self._wire.exchange(payload, 1, max(0.001, timeout)))[0]
         if isinstance(reply, ResponseError):
             raise self._refusal(reply) from reply
-        found, store_id, last, partitions, clock, spread = reply
-        if not found.isdigit() or int(found) not in SPOKEN:
+        found, store_id, last, partitions, clock, spread, plain = reply
+        if not found.isdigit() or int(found) not in self._spoken:
             raise IncompatibleStore(
                 f"the namespace {self._prefix[:-1]!r} of this server has format {_text(found)}, and this release "
-                f"speaks {SPOKEN}; use a newer release of tenure",
+                f"speaks {self._spoken} there; use a newer release of tenure",
                 in_force=int(found) if found.isdigit() else None,
-                spoken=SPOKEN,
+                spoken=self._spoken,
+            )
+        if self._life.told not in ("", _text(plain)):
+            raise IncompatibleStore(
+                f"the plain keys of namespace {self._prefix[:-1]!r} are {_text(plain) or 'none'!r}, and this client was "
+                f"told {self._life.told!r}: the two would not keep the same locks out. Use the same option plain_key on "
+                "all hosts, or another namespace",
+                in_force=int(found),
+                spoken=self._spoken,
             )
         if partitions != b"%d" % count or (count > 1 and spread != HASH.encode()):
             raise IncompatibleStore(
@@ -241,7 +267,7 @@ class RedisStore:
                 f"{(int(clock) / 1e6 - native.utc()):+.1f} s from it): one of them is wrong. Set the clock, or use "
                 "another namespace if its numbers came from a wrong one"
             )
-        self._life.adopt(_text(store_id))
+        self._life.adopt(_text(store_id), _text(plain))
 
     # -- replies ----------------------------------------------------------------------------------------------------
 
@@ -249,11 +275,34 @@ class RedisStore:
         """A name without the namespace, which is part of every key."""
         return name[len(self._prefix) :]
 
-    def _place(self, reply: list[bytes], sent: Instant, ttl: Seconds, life: str) -> Place:
+    def _check_plain_key(self, name: str) -> None:
+        """Refuse a name whose plain key would be a record of the queues themselves."""
+        if self._life.template.replace(NAME, self._bare(name)).startswith(f"{{{self._prefix[:-1]}:"):
+            raise UsageError("name: the plain key of this name would be one of the keys that tenure keeps for itself")
+
+    def _counted(self, session: str, counts: bytes) -> int:
+        """Take note of how many claims of a session have lost their plain keys; how many were stolen."""
+        stolen, _, lost = counts.partition(b" ")
+        if lost:
+            self._life.lost(session, int(lost))
+        return int(stolen)
+
+    def _place(self, reply: list[bytes], sent: Instant, card: SessionCard | None = None, life: str = "") -> Place:
+        """What an answer says.
+
+        Args:
+            reply: the answer.
+            sent: when it was asked for.
+            card: of the session, if the request may have extended it.
+            life: of the store, if it was opened; else the life after the request.
+        """
         standing = _STANDINGS[reply[0]]
         if len(reply) == 1:
             return Place(standing)
-        facts = SessionFacts(ttl, life, int(reply[3])) if reply[3] else None
+        facts = None
+        if card is not None and reply[3]:
+            stolen = self._counted(card.id, reply[3])
+            facts = SessionFacts(card.ttl, life or self._life.value, stolen)
         peers = tuple(_peers(reply, sent)) if len(reply) > 5 else ()
         return Place(standing, int(reply[1]), int(reply[2]), peers, facts, int(reply[4]))
 
@@ -283,7 +332,7 @@ def _rows(flat: Sequence[bytes], width: int) -> Iterator[Sequence[bytes]]:
 
 
 def _contender(row: Sequence[bytes]) -> Contender:
-    number, kind, permits, limit, client, host, pid, info = row
+    number, kind, permits, limit, client, host, pid, info, _ = row
     mode = Mode(_KINDS[kind], int(permits), int(limit))
     # A number is the wall clock at which the claim entered, unless the clock has been set back since.
     since = UtcTime(int(number) / 1e6)

@@ -30,11 +30,17 @@ UNIX: Final = "unix"
 SENTINEL: Final = "sentinel"
 CLUSTER: Final = "cluster"
 
+NAME: Final = "{name}"
+"""Where the name stands in the template of a plain key."""
+
+PLAIN_KEY_MOST: Final = 200
+"""Bytes of such a template."""
+
 _TLS_OPTIONS: Final = ("ca", "cert", "key", "verify")
 _OPTIONS: Final = {
-    TCP: ("db", "protocol"),
-    UNIX: ("db", "protocol"),
-    SENTINEL: ("db", "protocol", "sentinel_username", "sentinel_password"),
+    TCP: ("db", "protocol", "plain_key"),
+    UNIX: ("db", "protocol", "plain_key"),
+    SENTINEL: ("db", "protocol", "plain_key", "sentinel_username", "sentinel_password"),
     CLUSTER: ("db", "protocol", "partitions"),
 }
 _URL: Final = re.compile(
@@ -95,6 +101,8 @@ class RedisUrl(NamedTuple):
         tls: None for plain connections.
         protocol: the version of RESP; 2 needs no request to be agreed on.
         partitions: over how many slots of a cluster the names are spread; None for the engine's choice.
+        plain_key: what the plain keys look like that are taken beside the queues, with `{name}` in it; empty for what
+            is in force.
     """
 
     kind: str
@@ -107,6 +115,7 @@ class RedisUrl(NamedTuple):
     tls: Tls | None = None
     protocol: int = 2
     partitions: int | None = None
+    plain_key: str = ""
 
     @property
     def shown(self) -> str:
@@ -163,6 +172,7 @@ def parse(url: str) -> RedisUrl:
         _tls(options) if match["tls"] else None,
         _number("option protocol", options.get("protocol", "2"), 2, 3),
         None if partitions is None else _number("option partitions", partitions, 1, PARTITIONS_MOST),
+        _template(options.get("plain_key", "")),
     )
 
 
@@ -228,6 +238,11 @@ def _options(query: str | None, allowed: tuple[str, ...]) -> dict[str, str]:
     parts = [part.partition("=") for part in query.split("&")] if query else []
     for quoted, equals, value in parts:
         key = _decoded(quoted, "an option's name")
+        if key == "plain_key" and key not in allowed:
+            raise UsageError(
+                "url: there is no option plain_key on a cluster: a plain key and the queue of its name lie in different "
+                "slots, and no step can change both"
+            )
         if key not in allowed:
             # Then a password with an unescaped ? may have begun the query, and its pieces look like options.
             if "@" in _decoded(query or "", "the query"):
@@ -253,6 +268,14 @@ def _tls(options: dict[str, str]) -> Tls:
         if "\0" in options.get(name, ""):
             raise UsageError(f"url: option {name} has a NUL character, which no path can have")
     return Tls(options.get("ca"), options.get("cert"), options.get("key"), verify == "full")
+
+
+def _template(text: str) -> str:
+    if text and text.count(NAME) != 1:
+        raise UsageError(f"url: option plain_key has {NAME} in it once, such as {NAME} itself or lock:{NAME}")
+    if len(text.encode()) > PLAIN_KEY_MOST or "\0" in text:
+        raise UsageError(f"url: option plain_key has at most {PLAIN_KEY_MOST} bytes, and no NUL character")
+    return text
 
 
 def _number(what: str, text: str, least: int, most: int) -> int:

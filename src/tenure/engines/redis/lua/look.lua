@@ -10,7 +10,7 @@ living(row)
 if row.until_ <= NOW then return {'gone'} end
 asking = row.session .. ' ' .. row.id
 local prefix = settle(row.name, 0)
-local rows = blocked(row.name, row.kind, row.permits, row.limit, row.number)
+local rows = in_the_way(row)
 if rows[1] then
   local reply = {'waits', row.number, '0', '', '0'}
   for _, value in ipairs(peers(rows)) do reply[#reply + 1] = value end
@@ -18,7 +18,7 @@ if rows[1] then
 end
 local floor = row.floor
 if floor == '0' then
-  -- Settling, or what `blocked` removed, has told it just now.
+  -- Settling, or what `in_the_way` removed, has told it just now.
   local told = find(row.session, row.id, row.name, row.number)
   floor = told and told.floor ~= '0' and told.floor or prefix[1].number
 end
