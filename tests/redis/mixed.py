@@ -50,6 +50,8 @@ class Belief:
         """Until when it keeps the name although nobody works under it any more; 0 while somebody does."""
         self.is_disturbed = False
         """Somebody has deleted or overwritten the key of its name, and its client has not been told yet."""
+        self.is_noticed = False
+        """A step of ours has seen that since: from then on the key is not free before the client can know."""
 
 
 class Caller:
@@ -86,10 +88,13 @@ class Mixed:
 
     def __init__(self, server: RedisServer, wire: SocketWire, raw: Connection, seed: int) -> None:
         self.random = random.Random(seed)  # noqa: S311 - which steps to take
+        self.together = self.random.random() < 0.5
+        """Whether most claims may hold together."""
         self.server, self._raw = server, raw
         namespace = f"mixed-{next(_serial)}"
         self.prefix = f"{namespace}:"
         self.tag = f"{{{namespace}:0}}:"
+        self.names = [self.prefix + name for name in NAMES[: self.random.choice((1, 1, 2))]]
         self.ahead = 0.0
         self.callers = {name: Caller(RedisStore(wire, namespace, Life(TEMPLATE), native.now), name) for name in CLIENTS}
         for caller in self.callers.values():
@@ -101,7 +106,7 @@ class Mixed:
         self.closed: set[tuple[str, int]] = set()
         """Claims that are no more, and whose enqueue may arrive once more."""
         self.trace: list[str] = []
-        for name in NAMES:
+        for name in self.names:
             self.ask("DEL", self.key(name))
 
     # -- the server, from outside -----------------------------------------------------------------------------------
@@ -166,6 +171,8 @@ class Mixed:
         pick, caller = self.random, self.caller()
         limit = pick.choice((2, 3))
         mode = pick.choice((EXCLUSIVE, EXCLUSIVE, SHARED, Mode(Kind.PERMITS, pick.randint(1, limit), limit)))
+        if self.together and pick.random() < 0.8:
+            mode = SHARED
         caller.claims += 1
         card = SessionCard(caller.session, TTL, caller.address, "", "", 1)
         opening = not caller.until
@@ -174,7 +181,7 @@ class Mixed:
             opening,
             not opening and pick.random() < 0.3,
             caller.claims,
-            self.prefix + pick.choice(NAMES),
+            pick.choice(self.names),
             mode,
             pick.choice((0.0, 0.0, DELAY)),
             "",
@@ -205,7 +212,13 @@ class Mixed:
         if place.facts is not None:
             caller.until = now + TTL
         self.stand(entry, place)
+        self.notice(entry.name)
         self.reconcile(caller)
+
+    def notice(self, name: str, what: bool = True) -> None:
+        """A step of ours has looked at a name; or what it saw is so no more."""
+        for belief in self.of_name(name):
+            belief.is_noticed = belief.is_disturbed and what
 
     def stand(self, entry: Entry, place: Place) -> None:
         key = (entry.session.id, entry.claim)
@@ -237,6 +250,8 @@ class Mixed:
         self.say(f"look {waits.ref}")
         place = run(caller.store.look(waits.ref, 5.0))
         self.stand(waits.entry, place)
+        self.read_mail()
+        self.notice(waits.ref.name)
         return place
 
     def close(self) -> None:
@@ -246,11 +261,12 @@ class Mixed:
             return
         key = pick.choice(keys)
         belief = self.beliefs.get(key)
-        caller = self.of(key[0])
-        if caller is None or (belief and belief.freed):
+        caller = self.callers[key[0].rstrip("0123456789")]
+        if caller.session != key[0] or (belief and belief.freed):
             return
         ref = belief.ref if belief else self.waiting[key].ref
-        clean = pick.random() < 0.6
+        # One whose session is over closes uncleanly what it had.
+        clean = self.of(key[0]) is not None and pick.random() < 0.6
         self.say(f"close {ref} clean {clean}")
         there = run(caller.store.close([Closing(ref, False, clean, belief is not None and clean, TTL)], 5.0))[0]
         self.waiting.pop(key, None)
@@ -335,25 +351,28 @@ class Mixed:
         self.say("jump")
         self.ahead += JUMP
         self.server.clock.jump(JUMP)
+        for name in self.names:
+            self.notice(name, False)
 
     # -- the others -------------------------------------------------------------------------------------------------
 
     def take(self) -> None:
         """As `SET key value NX PX`, or without a ttl."""
-        name = self.prefix + self.random.choice(NAMES)
+        name = self.random.choice(self.names)
         ttl = self.random.choice(((), ("PX", "10000"), ("PX", "100000")))
         if self.ask("SET", self.key(name), "a stranger's", "NX", *ttl):
             self.say(f"taken {name} {ttl}")
 
     def let_go(self) -> None:
-        name = self.prefix + self.random.choice(NAMES)
+        name = self.random.choice(self.names)
         if self.value(name) == "a stranger's":
             self.say(f"let go {name}")
             self.ask("DEL", self.key(name))
+            self.notice(name, False)
 
     def vandal(self) -> None:
         """Deletes or overwrites a key that is not his."""
-        name = self.prefix + self.random.choice(NAMES)
+        name = self.random.choice(self.names)
         if self.is_ours(name):
             self.say(f"vandal {name}")
             if self.random.random() < 0.5:
@@ -362,6 +381,7 @@ class Mixed:
                 self.ask("SET", self.key(name), "a stranger's", "PX", "10000")
             for belief in self.of_name(name):
                 belief.is_disturbed = True
+            self.notice(name, False)
 
     # -- what must hold ---------------------------------------------------------------------------------------------
 
@@ -402,9 +422,11 @@ class Mixed:
         for key, belief in list(self.beliefs.items()):
             if self.ends(belief) <= now:
                 del self.beliefs[key]
-        for name in (self.prefix + name for name in NAMES):
+        for name in self.names:
             beliefs = self.of_name(name)
             self.check_key(name, [belief for belief in beliefs if not belief.is_disturbed], now)
+            if any(belief.is_noticed for belief in beliefs):
+                self.holds(self.value(name) != "", "a key that was lost is free, and a holder does not know yet")
             self.check_together([belief.mode for belief in beliefs if not belief.freed and self.of(belief.ref.session)])
             self.check_first(name, now)
 

@@ -212,8 +212,8 @@ MUTANTS = [
 ]
 
 PLAIN_MUTANTS = [
-    Mutant("the key is not taken", "", "plain", "== 0 and set(name, till)\n", "== 0 and not call('MGET', key_of(name))[1]\n"),
-    Mutant("another's key is no matter", "", "plain", "== 0 and set(name, till)\n", "== 0 and (set(name, till) or true)\n"),
+    Mutant("the key is not taken", "", "plain", "  return call('SET', key_of(name), VALUE .. whole(NOW), 'NX', 'PXAT', at(till))\n", "  return not call('MGET', key_of(name))[1]\n"),
+    Mutant("another's key is no matter", "", "plain", "'NX', 'PXAT', at(till))\n", "'NX', 'PXAT', at(till)) or true\n"),
     Mutant("the key stays", "", "plain", "  if ours(name) then call('DEL', key_of(name)) end\n", ""),
     Mutant("the key is not kept for the next", "", "plain", "    call('PEXPIREAT', key_of(name), at(till))\n", ""),
     Mutant(
@@ -229,15 +229,15 @@ PLAIN_MUTANTS = [
         "a heartbeat keeps what is lost",
         "A2",
         "plain",
-        "      if not ours(name) then\n        forfeit(name, holders(name))\n      elseif",
+        "      if not ours(name) then\n        settle(name, 0)\n      elseif",
         "      if",
     ),
-    Mutant("who joins hides a loss", "A2", "plain", "      if not since then forfeit(name, prefix) end\n", ""),
-    Mutant("one loses for all", "A2", "plain", "      lost[#lost + 1] = row\n", "      lost[#lost + 1] = row\n      break\n"),
+    Mutant("who joins hides a loss", "A2", "plain", "      if not since then forfeit(prefix) end\n", ""),
+    Mutant("one loses for all", "A2", "plain", "row.session, 'lost', 1)\n", "row.session, 'lost', 1)\n      break\n"),
     Mutant("a loss is not counted", "A2", "plain", "      call('HINCRBY', TAG .. 's:' .. row.session, 'lost', 1)\n", ""),
     Mutant("a lost claim may come back", "B1", "plain", "      bury(row.session, row.id)\n", ""),
     Mutant("a lost name is free at once", "", "plain", "      row.freed = ends(row)\n", "      row.freed = NOW\n"),
-    Mutant("a lost key is anybody's", "", "plain", "  set(name, latest(lost))\n", ""),
+    Mutant("a lost key is anybody's", "", "plain", "  if take(name, latest(prefix)) then return", "  if prefix[1].freed > 0 or take(name, latest(prefix)) then return"),
     Mutant("the first is not hinted", "B3", "plain", "    if gone and row.floor == '0' then hint(row) end\n", ""),
     Mutant("a stranger is waited for to his end", "B6", "plain", "(left < 0 and POLL or math.min(left * 1000, POLL))", "(left < 0 and POLL or left * 1000)"),
     Mutant("an endless stranger is waited for", "B6", "plain", "(left < 0 and POLL or", "(left < 0 and 1e12 or"),

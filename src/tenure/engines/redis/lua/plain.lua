@@ -30,16 +30,14 @@ end
 -- Whole milliseconds, and never before the time itself.
 local function at(till) return whole(math.ceil(till / 1000)) end
 
--- Set the key if it is free.
-local function set(name, till) return call('SET', key_of(name), VALUE .. whole(NOW), 'NX', 'PXAT', at(till)) end
-
 -- Take the key, or keep it, until a time; false if it is another's, or others have their turn.
 local function take(name, till)
   if ours(name) then
     call('PEXPIREAT', key_of(name), at(till))
     return true
   end
-  return call('EXISTS', TAG .. 'b:' .. name) == 0 and set(name, till)
+  if call('EXISTS', TAG .. 'b:' .. name) == 1 then return false end
+  return call('SET', key_of(name), VALUE .. whole(NOW), 'NX', 'PXAT', at(till))
 end
 
 local function drop(name)
@@ -53,9 +51,8 @@ local function latest(rows)
   return till
 end
 
--- The holders have lost the key. All of them, for what takes it anew here would hide that from the next to look.
-local function forfeit(name, prefix)
-  local lost = {}
+-- The holders have lost the key. All of them, for who takes it anew would hide that from those who look later.
+local function forfeit(prefix)
   for _, row in ipairs(prefix) do
     if row.floor ~= '0' and row.freed == 0 then
       row.freed = ends(row)
@@ -63,11 +60,8 @@ local function forfeit(name, prefix)
       -- A repeat of its enqueue must not bring it back (B1).
       bury(row.session, row.id)
       call('HINCRBY', TAG .. 's:' .. row.session, 'lost', 1)
-      lost[#lost + 1] = row
     end
   end
-  -- If it is free: nobody else shall have it before they can know.
-  set(name, latest(lost))
 end
 
 -- A lock that is not ours, or its turn, as a claim that blocks. How long it will is not known: until the next look.
@@ -85,7 +79,8 @@ function plain.counted(session, stolen) return stolen .. ' ' .. (call('HGET', TA
 -- Whether a holder still has the key.
 function plain.stands(row) return ours(row.name) ~= nil end
 
--- Whether the holders by the queue may be told so. Keeps the key for them; lets go of it if there are none.
+-- Whether the holders by the queue may be told so. Keeps the key for them, also for those who have lost it, until they can
+-- know; lets go of it if there are none.
 -- gone: whether this step has removed a claim.
 function plain.admits(name, prefix, gone)
   if not prefix[1] then
@@ -95,7 +90,7 @@ function plain.admits(name, prefix, gone)
   local since = ours(name)
   for _, row in ipairs(prefix) do
     if row.floor ~= '0' and row.freed == 0 then
-      if not since then forfeit(name, prefix) end
+      if not since then forfeit(prefix) end
       break
     end
   end
@@ -138,7 +133,7 @@ function plain.prolong(session, till)
     local row = find(session, id, name, number)
     if row and row.floor ~= '0' and row.freed == 0 then
       if not ours(name) then
-        forfeit(name, holders(name))
+        settle(name, 0)
       elseif row.kind == 'e' or call('PTTL', key_of(name)) * 1000 < till + row.delay - NOW then
         -- Those who hold together share the key: it is never cut short for one of them.
         call('PEXPIREAT', key_of(name), at(till + row.delay))
