@@ -212,7 +212,13 @@ MUTANTS = [
 ]
 
 PLAIN_MUTANTS = [
-    Mutant("the key is not taken", "", "plain", "  return call('SET', key_of(name), VALUE .. whole(NOW), 'NX', 'PXAT', at(till))\n", "  return not call('MGET', key_of(name))[1]\n"),
+    Mutant(
+        "the key is not taken",
+        "",
+        "plain",
+        "  return call('SET', key_of(name), VALUE .. whole(NOW), 'NX', 'PXAT', at(till))\n",
+        "  return not call('MGET', key_of(name))[1]\n",
+    ),
     Mutant("another's key is no matter", "", "plain", "'NX', 'PXAT', at(till))\n", "'NX', 'PXAT', at(till)) or true\n"),
     Mutant("the key stays", "", "plain", "  if ours(name) then call('DEL', key_of(name)) end\n", ""),
     Mutant("the key is not kept for the next", "", "plain", "    call('PEXPIREAT', key_of(name), at(till))\n", ""),
@@ -224,7 +230,13 @@ PLAIN_MUTANTS = [
         "",
     ),
     Mutant("a heartbeat does not keep it for the delay", "B10", "plain", "at(till + row.delay))", "at(till))"),
-    Mutant("one of many cuts the key short", "", "plain", "elseif row.kind == 'e' or call('PTTL'", "elseif true or call('PTTL'"),
+    Mutant(
+        "one of many cuts the key short",
+        "",
+        "plain",
+        "elseif row.kind == 'e' or call('PTTL'",
+        "elseif true or call('PTTL'",
+    ),
     Mutant(
         "a heartbeat keeps what is lost",
         "A2",
@@ -234,18 +246,44 @@ PLAIN_MUTANTS = [
     ),
     Mutant("who joins hides a loss", "A2", "plain", "      if not since then forfeit(prefix) end\n", ""),
     Mutant("one loses for all", "A2", "plain", "row.session, 'lost', 1)\n", "row.session, 'lost', 1)\n      break\n"),
-    Mutant("a loss is not counted", "A2", "plain", "      call('HINCRBY', TAG .. 's:' .. row.session, 'lost', 1)\n", ""),
+    Mutant(
+        "a loss is not counted", "A2", "plain", "      call('HINCRBY', TAG .. 's:' .. row.session, 'lost', 1)\n", ""
+    ),
     Mutant("a lost claim may come back", "B1", "plain", "      bury(row.session, row.id)\n", ""),
     Mutant("a lost name is free at once", "", "plain", "      row.freed = ends(row)\n", "      row.freed = NOW\n"),
-    Mutant("a lost key is anybody's", "", "plain", "  if take(name, latest(prefix)) then return", "  if prefix[1].freed > 0 or take(name, latest(prefix)) then return"),
+    Mutant(
+        "a lost key is anybody's",
+        "",
+        "plain",
+        "  if take(name, latest(prefix)) then return",
+        "  if prefix[1].freed > 0 or take(name, latest(prefix)) then return",
+    ),
     Mutant("the first is not hinted", "B3", "plain", "    if gone and row.floor == '0' then hint(row) end\n", ""),
-    Mutant("a stranger is waited for to his end", "B6", "plain", "(left < 0 and POLL or math.min(left * 1000, POLL))", "(left < 0 and POLL or left * 1000)"),
+    Mutant(
+        "a stranger is waited for to his end",
+        "B6",
+        "plain",
+        "(left < 0 and POLL or math.min(left * 1000, POLL))",
+        "(left < 0 and POLL or left * 1000)",
+    ),
     Mutant("an endless stranger is waited for", "B6", "plain", "(left < 0 and POLL or", "(left < 0 and 1e12 or"),
-    Mutant("a newcomer does not ask", "", "enter", "if plain and not rows[1] then rows = plain.bars(name, session, tonumber(delay)) end\n", ""),
-    Mutant("who looks is not barred", "", "queue", "  if plain and not rows[1] then return plain.bars_still(row) end\n", ""),
-    Mutant("who is next is told anyhow", "", "queue", "if row.floor == '0' and admitted then", "if row.floor == '0' then"),
+    Mutant(
+        "a newcomer does not ask",
+        "",
+        "enter",
+        "if plain and not rows[1] then rows = plain.bars(name, session, tonumber(delay)) end\n",
+        "",
+    ),
+    Mutant(
+        "who looks is not barred", "", "queue", "  if plain and not rows[1] then return plain.bars_still(row) end\n", ""
+    ),
+    Mutant(
+        "who is next is told anyhow", "", "queue", "if row.floor == '0' and admitted then", "if row.floor == '0' then"
+    ),
     Mutant("what is lost is let go of in peace", "", "close", "return lost and '0' or '1'", "return '1'"),
     Mutant("what is lost blocks to its end", "", "close", "    if row.delay == 0 then\n", "    if false then\n"),
-    Mutant("a delay does not keep the key", "B10", "close", "  if plain then plain.admits(name, prefix, false) end\n", ""),
+    Mutant(
+        "a delay does not keep the key", "B10", "close", "  if plain then plain.admits(name, prefix, false) end\n", ""
+    ),
 ]
 """Of what is done beside the queues, where the store has plain keys."""

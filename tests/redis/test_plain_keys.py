@@ -1,7 +1,7 @@
 """The steps of a store that has plain keys beside its queues, held to two things.
 
-Among tenure's own clients they are the same steps as without, by the same twins; and whatever holders of plain keys and
-vandals do meanwhile, nobody is told that he holds who must not be (`mixed`). Mutants of the Lua die by one or the other.
+Among tenure's own clients they are the same steps as without, by the same twins; and whatever holders of plain keys
+and vandals do meanwhile, nobody is told that he holds who must not be (`mixed`). Mutants of the Lua die of that.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(redis.missing() is not None, reason=redis.missing() or "")
 
-TWIN_SEEDS: Final = 40
-MIXED_SEEDS: Final = 160
-KILLING_SEEDS: Final = 300
+TWIN_SEEDS: Final = 20
+MIXED_SEEDS: Final = 80
+KILLING_SEEDS: Final = 150
 """How many seeds a mutant may survive."""
 
 ENDLESS: Final = Mutant("no turns", "", "plain", "local TURN = 1000000 ", "local TURN = 1e15 ")

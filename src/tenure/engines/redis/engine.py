@@ -19,7 +19,8 @@ from tenure.engines.redis.scripts import STEPS, script
 from tenure.engines.redis.store import RedisStore
 from tenure.engines.redis.transport_aio import AioMailbox, AioWire
 from tenure.engines.redis.transport_blocking import BlockingMailbox, BlockingWire
-from tenure.errors import StoreUnavailable
+from tenure.engines.redis.url import NAME
+from tenure.errors import StoreUnavailable, UsageError
 from tenure.runtimes import native
 
 if TYPE_CHECKING:
@@ -86,6 +87,17 @@ class RedisEngine(Engine):
     @property
     def address(self) -> str:
         return self._address
+
+    def part(self, name: str) -> str:
+        """As `Engine.part`: it is one part; but for a name whose plain key would be a record of the queues themselves.
+
+        Raises:
+            UsageError: for such a name; nothing was sent.
+        """
+        template = self._life.template
+        if template and template.replace(NAME, name[len(self._namespace) + 1 :]).startswith(f"{{{self._namespace}:"):
+            raise UsageError("name: the plain key of this name would be one of the keys that tenure keeps for itself")
+        return ""
 
     def _open_pipe(self, timeout: Seconds) -> Pipe:
         return asked_pipe(self._dialer, timeout, self._life.note)

@@ -14,8 +14,7 @@ from redis.exceptions import ResponseError
 from tenure.engines.redis.dial import explain
 from tenure.engines.redis.life import ASK, QUESTIONS
 from tenure.engines.redis.scripts import command, script
-from tenure.engines.redis.url import NAME
-from tenure.errors import IncompatibleStore, StoreUnavailable, UnsafeSetup, UsageError
+from tenure.errors import IncompatibleStore, StoreUnavailable, UnsafeSetup
 from tenure.model import Contender, Instant, Kind, Mode, Queue, UtcTime, holders
 from tenure.ports import Beat, ClaimRef, Message, Peer, Place, SessionFacts, Standing
 from tenure.runtimes import native
@@ -79,7 +78,7 @@ class RedisStore:
     """As `ports.QueueStore`, over one partition of a namespace; a single server has one."""
 
     _script = staticmethod(script)
-    _spoken = SPOKEN
+    _spoken: tuple[int, ...] = SPOKEN
 
     def __init__(self, wire: Wire, namespace: str, life: Life, now: Callable[[], Instant], partition: int = 0) -> None:
         """Ask nothing yet.
@@ -100,8 +99,6 @@ class RedisStore:
     # -- the steps --------------------------------------------------------------------------------------------------
 
     async def enter(self, entry: Entry, timeout: Seconds) -> Place:
-        if self._life.template:
-            self._check_plain_key(entry.name)
         # Taken apart once: a field by its name costs as much as a word of the request.
         card, opening, extend, claim, name, (kind, permits, limit), delay, info, at_once, again = entry
         life = self._life.value
@@ -274,11 +271,6 @@ class RedisStore:
     def _bare(self, name: str) -> str:
         """A name without the namespace, which is part of every key."""
         return name[len(self._prefix) :]
-
-    def _check_plain_key(self, name: str) -> None:
-        """Refuse a name whose plain key would be a record of the queues themselves."""
-        if self._life.template.replace(NAME, self._bare(name)).startswith(f"{{{self._prefix[:-1]}:"):
-            raise UsageError("name: the plain key of this name would be one of the keys that tenure keeps for itself")
 
     def _counted(self, session: str, counts: bytes) -> int:
         """Take note of how many claims of a session have lost their plain keys; how many were stolen."""
