@@ -1,4 +1,4 @@
-"""Random steps of tenure's clients on a store with plain keys, of holders of plain keys, and of a vandal who deletes them.
+"""Random steps of clients on a store with plain keys, of holders of plain keys, and of a vandal who deletes them.
 
 Nobody restates the Lua here: what is checked after each step is who believes to hold, as each side is entitled to, and
 what the server has. The server's clock is moved meanwhile, so that sessions and keys end in the middle.

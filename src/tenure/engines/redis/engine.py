@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tenure.engines.redis.dial import Dialer
+    from tenure.engines.redis.store import Wire
     from tenure.findings import Examination
     from tenure.model import Seconds
     from tenure.ports import Mailbox, QueueStore, Runtime
@@ -64,10 +65,11 @@ class RedisEngine(Engine):
     conditional = CONDITIONAL
     scope = "all hosts that use this server"
 
-    def __init__(self, dialer: Dialer, namespace: str, plain_key: str = "") -> None:
+    def __init__(self, dialer: Dialer, namespace: str, plain_key: str = "", acknowledge: int = 0) -> None:
         self._dialer = dialer
         self._namespace = namespace
         self._plain_key = plain_key
+        self._acknowledge = acknowledge
         self._address = ""
         # What was opened closes in the opposite order, also if opening failed half-way.
         self._closing = ExitStack()
@@ -106,7 +108,10 @@ class RedisEngine(Engine):
         wire = BlockingWire(self._open_pipe)
         self._closing.callback(wire.shut)
         self._disowning.callback(wire.disown)
-        return RedisStore(wire, self._namespace, self._life, runtime.now)
+        return self._store(wire, runtime)
+
+    def _store(self, wire: Wire, runtime: Runtime) -> RedisStore:
+        return RedisStore(wire, self._namespace, self._life, runtime.now, acknowledge=self._acknowledge)
 
     def keeper_store(self, runtime: Runtime) -> QueueStore:
         return self.store(runtime)
@@ -115,19 +120,21 @@ class RedisEngine(Engine):
         wire = AioWire(self._open_pipe, runtime.loop)
         self._closing.callback(wire.shut)
         self._disowning.callback(wire.disown)
-        return RedisStore(wire, self._namespace, self._life, runtime.now)
+        return self._store(wire, runtime)
 
     def _mailbox_key(self) -> str:
         return f"{{{self._namespace}:0}}:m:{self._address}"
 
     def mailbox(self, runtime: Runtime) -> Mailbox:
         mailbox = BlockingMailbox(self._mailbox_key(), runtime, self._open_pipe)
+        mailbox.hints_only = self._acknowledge > 0
         self._closing.callback(mailbox.close)
         self._disowning.callback(mailbox.disown)
         return mailbox
 
     def aio_mailbox(self, runtime: AioRuntime) -> Mailbox:
         mailbox = AioMailbox(self._mailbox_key(), runtime, self._open_pipe)
+        mailbox.hints_only = self._acknowledge > 0
         self._closing.callback(mailbox.close)
         self._disowning.callback(mailbox.disown)
         return mailbox

@@ -54,6 +54,8 @@ class RedisMailbox(abc.ABC):
 
     def __init__(self, key: str, runtime: Runtime) -> None:
         self.overflowed = False
+        self.hints_only = False
+        """A message is no grant: whoever waits looks, and waits for what the look is worth."""
         self._ask = command(("BLPOP", key, BLPOP_S))
         self._runtime = runtime
         self._pipe: Pipe | None = None
@@ -227,7 +229,7 @@ class RedisMailbox(abc.ABC):
             if answer is not None:
                 message = decode(answer[1])
                 if message is not None:
-                    self._messages.append(message)
+                    self._messages.append(message._replace(number=0, floor=0) if self.hints_only else message)
                 hint = True
         return hint
 

@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 from tenure.engines.redis.dial import explain
 from tenure.engines.redis.life import ASK, QUESTIONS
 from tenure.engines.redis.scripts import command, script
-from tenure.errors import IncompatibleStore, StoreUnavailable, UnsafeSetup
+from tenure.errors import IncompatibleStore, OutcomeUnknown, StoreUnavailable, UnsafeSetup
 from tenure.model import Contender, Instant, Kind, Mode, Queue, UtcTime, holders
 from tenure.ports import Beat, ClaimRef, Message, Peer, Place, SessionFacts, Standing
 from tenure.runtimes import native
@@ -80,7 +80,15 @@ class RedisStore:
     _script = staticmethod(script)
     _spoken: tuple[int, ...] = SPOKEN
 
-    def __init__(self, wire: Wire, namespace: str, life: Life, now: Callable[[], Instant], partition: int = 0) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        namespace: str,
+        life: Life,
+        now: Callable[[], Instant],
+        partition: int = 0,
+        acknowledge: int = 0,
+    ) -> None:
         """Ask nothing yet.
 
         Args:
@@ -89,8 +97,10 @@ class RedisStore:
             life: of the partition, shared with the client's other stores of it.
             now: the runtime's clock.
             partition: which one it is.
+            acknowledge: how many replicas must have a grant, or the extension of a session, before it counts.
         """
         self._wire = wire
+        self._acknowledge = acknowledge
         self._life = life
         self._now = now
         self._prefix = f"{namespace}:"
@@ -108,12 +118,14 @@ class RedisStore:
             timeout,
             card.id,
             _us(card.ttl),
-            _FLAG[opening] + _FLAG[extend] + _FLAG[at_once] + _FLAG[again],
+            # What a repeat finds was written on another connection, and an acknowledgement is of what this one has.
+            _FLAG[opening] + _FLAG[extend or (again and self._acknowledge > 0)] + _FLAG[at_once] + _FLAG[again],
             claim,
             self._bare(name),
             f"{kind[0]} {permits} {limit} {_us(delay)}",
             info,
             *((card.address, card.client, card.host, card.pid) if opening else ()),
+            acknowledged=True,
         )
         if reply[0] == b"exhausted":
             raise UnsafeSetup("the store has given its last number, 2^53 - 1; its clock was wrong. Nothing was entered")
@@ -123,7 +135,8 @@ class RedisStore:
 
     async def look(self, ref: ClaimRef, timeout: Seconds) -> Place:
         sent = self._now()
-        reply = await self._step("look", timeout, ref.session, ref.claim, self._bare(ref.name), ref.number)
+        arguments = (ref.session, ref.claim, self._bare(ref.name), ref.number, _FLAG[self._acknowledge > 0])
+        reply = await self._step("look", timeout, *arguments, acknowledged=True)
         return self._place(reply, sent)
 
     async def close(self, closings: Sequence[Closing], timeout: Seconds) -> list[bool]:
@@ -135,7 +148,9 @@ class RedisStore:
 
     async def heartbeat(self, session: str, ttl: Seconds, waiting: bool, timeout: Seconds) -> Beat:
         # Asked in one go with the heartbeat: it proves the session, and only with the life of the store its claims.
-        reply = await self._step("heartbeat", timeout, session, _us(ttl), _FLAG[waiting], and_life=True)
+        reply = await self._step(
+            "heartbeat", timeout, session, _us(ttl), _FLAG[waiting], and_life=True, acknowledged=True
+        )
         return self._beat(reply, session, ttl)
 
     def _beat(self, reply: Sequence[bytes], session: str, ttl: Seconds) -> Beat:
@@ -186,17 +201,37 @@ class RedisStore:
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
-    async def _step(self, name: str, timeout: Seconds, *arguments: str | int, and_life: bool = False) -> list[bytes]:
-        """Run a script in this life of the store, about which one more question may be asked with it; the reply."""
+    async def _step(
+        self,
+        name: str,
+        timeout: Seconds,
+        *arguments: str | int,
+        and_life: bool = False,
+        acknowledged: bool = False,
+    ) -> list[bytes]:
+        """Run a script in this life of the store; the reply.
+
+        Args:
+            name: of the script.
+            timeout: how long it may take.
+            *arguments: from ARGV[3] on.
+            and_life: ask about the life of the store with it.
+            acknowledged: what it grants or extends counts only once as many replicas have it as this client wants.
+        """
         until, left = self._now() + timeout, timeout
         is_known = True
-        tail, replies = (ASK, 1 + QUESTIONS) if and_life else (b"", 1)
+        replicas = self._acknowledge if acknowledged else 0
         for _ in range(1 + ADOPT_MOST):
             store_id, plain = self._life.id, bool(self._life.template)
             wanted = self._script(name, plain=plain)
             words = wanted.by_hash if is_known else wanted.by_text
             payload = command((*words, 1, self._genesis, PLAIN_FORMAT if plain else FORMAT, store_id, *arguments))
-            answers = await self._wire.exchange(payload + tail, replies, left)
+            if replicas:
+                # Its answer comes when the time is half over, or the whole connection would be given up for it.
+                payload += command(("WAIT", replicas, max(1, int(left * 500))))
+            if and_life:
+                payload += ASK
+            answers = await self._wire.exchange(payload, 1 + (replicas > 0) + QUESTIONS * and_life, left)
             reply: list[bytes] | ResponseError = answers[0]
             if isinstance(reply, ResponseError):
                 if not str(reply).startswith("NOSCRIPT"):
@@ -205,7 +240,9 @@ class RedisStore:
                 is_known = False
             elif reply[0] != b"genesis":
                 if and_life:
-                    self._life.note(answers[1:])
+                    self._life.note(answers[-QUESTIONS:])
+                if replicas and _counts(reply):
+                    _acknowledged(answers[1], replicas)
                 return reply
             elif store_id == self._life.id:
                 # Nothing was touched. The store is new, or somebody else has made it anew: this is another life.
@@ -244,9 +281,9 @@ class RedisStore:
             )
         if self._life.told not in ("", _text(plain)):
             raise IncompatibleStore(
-                f"the plain keys of namespace {self._prefix[:-1]!r} are {_text(plain) or 'none'!r}, and this client was "
-                f"told {self._life.told!r}: the two would not keep the same locks out. Use the same option plain_key on "
-                "all hosts, or another namespace",
+                f"the plain keys of namespace {self._prefix[:-1]!r} are {_text(plain) or 'none'!r}, and this client "
+                f"was told {self._life.told!r}: the two would not keep the same locks out. Use the same option "
+                "plain_key on all hosts, or another namespace",
                 in_force=int(found),
                 spoken=self._spoken,
             )
@@ -297,6 +334,19 @@ class RedisStore:
             facts = SessionFacts(card.ttl, life or self._life.value, stolen)
         peers = tuple(_peers(reply, sent)) if len(reply) > 5 else ()
         return Place(standing, int(reply[1]), int(reply[2]), peers, facts, int(reply[4]))
+
+
+def _counts(reply: list[bytes]) -> bool:
+    """Whether an answer grants something or extends a session: only that may be lost with a master."""
+    return reply[0] in (b"lives", b"holds") or (len(reply) > 3 and reply[3] != b"")
+
+
+def _acknowledged(answer: int | ResponseError, replicas: int) -> None:
+    """Raise `OutcomeUnknown` unless as many replicas have answered: a fail-over may then forget what was done."""
+    if isinstance(answer, ResponseError):
+        raise OutcomeUnknown(f"it was done, and no replica could be asked about it: {answer}") from answer
+    if answer < replicas:
+        raise OutcomeUnknown(f"it was done, and {answer} of the {replicas} replicas wanted have acknowledged it")
 
 
 def _peers(reply: list[bytes], sent: Instant) -> Iterator[Peer]:

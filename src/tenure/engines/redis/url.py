@@ -36,11 +36,14 @@ NAME: Final = "{name}"
 PLAIN_KEY_MOST: Final = 200
 """Bytes of such a template."""
 
+REPLICAS_MOST: Final = 100
+"""Of which an acknowledgement may be wanted."""
+
 _TLS_OPTIONS: Final = ("ca", "cert", "key", "verify")
 _OPTIONS: Final = {
-    TCP: ("db", "protocol", "plain_key"),
-    UNIX: ("db", "protocol", "plain_key"),
-    SENTINEL: ("db", "protocol", "plain_key", "sentinel_username", "sentinel_password"),
+    TCP: ("db", "protocol", "plain_key", "acknowledge"),
+    UNIX: ("db", "protocol", "plain_key", "acknowledge"),
+    SENTINEL: ("db", "protocol", "plain_key", "acknowledge", "sentinel_username", "sentinel_password"),
     CLUSTER: ("db", "protocol", "partitions"),
 }
 _URL: Final = re.compile(
@@ -103,6 +106,7 @@ class RedisUrl(NamedTuple):
         partitions: over how many slots of a cluster the names are spread; None for the engine's choice.
         plain_key: what the plain keys look like that are taken beside the queues, with `{name}` in it; empty for what
             is in force.
+        acknowledge: how many replicas must have a grant before it is handed out.
     """
 
     kind: str
@@ -116,6 +120,7 @@ class RedisUrl(NamedTuple):
     protocol: int = 2
     partitions: int | None = None
     plain_key: str = ""
+    acknowledge: int = 0
 
     @property
     def shown(self) -> str:
@@ -173,6 +178,7 @@ def parse(url: str) -> RedisUrl:
         _number("option protocol", options.get("protocol", "2"), 2, 3),
         None if partitions is None else _number("option partitions", partitions, 1, PARTITIONS_MOST),
         _template(options.get("plain_key", "")),
+        _number("option acknowledge", options.get("acknowledge", "0"), 0, REPLICAS_MOST),
     )
 
 
@@ -240,8 +246,8 @@ def _options(query: str | None, allowed: tuple[str, ...]) -> dict[str, str]:
         key = _decoded(quoted, "an option's name")
         if key == "plain_key" and key not in allowed:
             raise UsageError(
-                "url: there is no option plain_key on a cluster: a plain key and the queue of its name lie in different "
-                "slots, and no step can change both"
+                "url: there is no option plain_key on a cluster: a plain key and the queue of its name lie in "
+                "different slots, and no step can change both"
             )
         if key not in allowed:
             # Then a password with an unescaped ? may have begun the query, and its pieces look like options.

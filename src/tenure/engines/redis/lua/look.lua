@@ -1,6 +1,7 @@
 -- Say where a claim stands, after passing over the dead in front of it.
 --
 -- ARGV[3] session   ARGV[4] claim   ARGV[5] name   ARGV[6] number, 0 if unknown
+-- ARGV[7] 1: write something, so that what a replica acknowledges of this connection includes the grant
 --
 -- Replies: {"gone"} | {"waits" or "holds", number, floor, "", "0", then as enter: the claims that block}
 
@@ -22,4 +23,5 @@ if floor == '0' then
   local told = find(row.session, row.id, row.name, row.number)
   floor = told and told.floor ~= '0' and told.floor or prefix[1].number
 end
+if ARGV[7] == '1' then call('HSET', TAG .. 's:' .. row.session, 'until', whole(row.until_)) end
 return {'holds', row.number, floor, '', '0'}
