@@ -253,12 +253,12 @@ def test_positive_control_without_turns_others_starve(
     monkeypatch.setattr(
         scripts, "_read", lambda name: read(name).replace(b"local TURN = 1000000 ", b"local TURN = 1e15 ")
     )
-    scripts.script.cache_clear()
+    scripts.script_beside.cache_clear()
     try:
         with _Busy(ours):
             assert not plain.lock(KEY, timeout=LONG).acquire(blocking_timeout=3)
     finally:
-        scripts.script.cache_clear()
+        scripts.script_beside.cache_clear()
 
 
 # -- who differs ------------------------------------------------------------------------------------------------------

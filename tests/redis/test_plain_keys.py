@@ -69,12 +69,12 @@ def changed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Mutant]]:
 
     monkeypatch.setattr(scripts, "_read", with_changes)
     yield changes
-    scripts.script.cache_clear()
+    scripts.script_beside.cache_clear()
 
 
 def change(changed: list[Mutant], *changes: Mutant) -> None:
     changed[:] = changes
-    scripts.script.cache_clear()
+    scripts.script_beside.cache_clear()
 
 
 @pytest.mark.parametrize("start", range(0, TWIN_SEEDS, 20))

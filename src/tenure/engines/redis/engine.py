@@ -15,7 +15,7 @@ from tenure.engines import Engine
 from tenure.engines.redis.doctor import CONDITIONAL, examine, require_durable_tokens
 from tenure.engines.redis.life import ASK, QUESTIONS, Life
 from tenure.engines.redis.pipe import Pipe
-from tenure.engines.redis.scripts import STEPS, script
+from tenure.engines.redis.scripts import STEPS, script, script_beside
 from tenure.engines.redis.store import RedisStore
 from tenure.engines.redis.transport_aio import AioMailbox, AioWire
 from tenure.engines.redis.transport_blocking import BlockingMailbox, BlockingWire
@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from tenure.ports import Mailbox, QueueStore, Runtime
     from tenure.runtimes.aio import AioRuntime
 
-for _name in ("genesis", *STEPS):
-    script(_name, plain=True)
+script("genesis")
+for _name in STEPS:
     script(_name)  # reading a package's file imports modules too
+    script_beside(_name)
 
 
 CAPABILITIES = frozenset({"fifo", "shared", "semaphore", "multi_host"})

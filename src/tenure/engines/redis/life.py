@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 _SECTIONS: Final = ("server", "replication", "stats")
 _FIELDS: Final = (b"run_id", b"master_replid", b"evicted_keys")
 
+FORMAT: Final = 1
+PLAIN_FORMAT: Final = 2
+"""Beside each queue there is a plain key, which locks of other libraries go by. A release that would not look at it is
+kept out by the number."""
+
 QUESTIONS: Final = len(_SECTIONS)
 ASK: Final = b"".join(command(("INFO", section)) for section in _SECTIONS)
 """As many commands as `QUESTIONS`: before Redis 7, INFO takes one section at a time."""
@@ -35,6 +40,8 @@ class Life:
         self.told = told
         self.id = ""
         """The random id of the genesis record; empty until it was read."""
+        self.format = PLAIN_FORMAT if told else FORMAT
+        """Of the store, as the genesis record has it."""
         self.template = ""
         """Of the plain keys beside the queues, as the genesis record has it; empty if there are none."""
         self.value = ""
@@ -44,10 +51,10 @@ class Life:
         self._lost: dict[str, int] = {}
         self._mutex = native.mutex()
 
-    def adopt(self, store_id: str, template: str = "") -> None:
-        """The genesis record has this id, and this template."""
+    def adopt(self, store_id: str, spoken: int = FORMAT, template: str = "") -> None:
+        """The genesis record has this id, this format and this template."""
         with self._mutex:
-            self.id, self.template = store_id, template
+            self.id, self.format, self.template = store_id, spoken, template
             self._name()
 
     def lost(self, session: str, count: int) -> None:

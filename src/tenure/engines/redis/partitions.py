@@ -16,9 +16,9 @@ from redis.exceptions import ResponseError
 
 from tenure.engines.redis.cluster import Node, Partition, RoutedWire, W, is_moving
 from tenure.engines.redis.dial import explain
-from tenure.engines.redis.life import ASK, QUESTIONS
+from tenure.engines.redis.life import ASK, FORMAT, QUESTIONS
 from tenure.engines.redis.scripts import command, script_on_cluster
-from tenure.engines.redis.store import FORMAT, SPOKEN, RedisStore, genesis_key
+from tenure.engines.redis.store import SPOKEN, RedisStore, genesis_key
 from tenure.engines.redis.url import PARTITIONS_MOST
 from tenure.errors import IncompatibleStore, OutcomeUnknown, SetupError, StoreUnavailable
 from tenure.model import Instant

@@ -53,13 +53,19 @@ class Script(NamedTuple):
 
 
 @cache
-def script(name: str, *, plain: bool = False) -> Script:
-    """A script by its file's name; `plain` for a store that has plain keys beside its queues."""
-    return _script(name, parts(name, plain=plain))
+def script(name: str) -> Script:
+    """A script by its file's name."""
+    return _script(name, parts(name))
 
 
 @cache
-def script_on_cluster(name: str, *, plain: bool = False) -> Script:  # noqa: ARG001 - there are none on a cluster
+def script_beside(name: str) -> Script:
+    """A step's script for a store that has plain keys beside its queues."""
+    return _script(name, ("start", "queue", "plain", name))
+
+
+@cache
+def script_on_cluster(name: str) -> Script:
     """A script as the nodes of a cluster run it: not while the slot is on the move."""
     return _script(name, ("moving", *parts(name)))
 
@@ -70,12 +76,10 @@ def _script(name: str, files: tuple[str, ...]) -> Script:
     return Script(name, (b"EVALSHA", digest), (b"EVAL", text))
 
 
-def parts(name: str, *, plain: bool = False) -> tuple[str, ...]:
+def parts(name: str) -> tuple[str, ...]:
     """The files of a script, in order."""
     if name not in STEPS:
         return (name,)
-    if plain:
-        return ("start", "queue", "plain", name)
     return ("start", f"{name}_usual", "queue", name) if name in USUAL else ("start", "queue", name)
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from redis.exceptions import ResponseError
 
 from tenure.engines.redis.dial import explain
-from tenure.engines.redis.life import ASK, QUESTIONS
-from tenure.engines.redis.scripts import command, script
+from tenure.engines.redis.life import ASK, FORMAT, PLAIN_FORMAT, QUESTIONS
+from tenure.engines.redis.scripts import command, script, script_beside
 from tenure.errors import IncompatibleStore, OutcomeUnknown, StoreUnavailable, UnsafeSetup
 from tenure.model import Contender, Instant, Kind, Mode, Queue, UtcTime, holders
 from tenure.ports import Beat, ClaimRef, Message, Peer, Place, SessionFacts, Standing
@@ -29,11 +29,6 @@ if TYPE_CHECKING:
 HASH: Final = "crc32"
 """How names are spread over partitions: zlib's CRC-32 of the name's UTF-8, modulo their number. Part of the format."""
 
-FORMAT: Final = 1
-PLAIN_FORMAT: Final = 2
-"""Beside each queue there is a plain key, which locks of other libraries go by. A release that would not look at it is
-kept out by the number."""
-
 SPOKEN: Final = (FORMAT, PLAIN_FORMAT)
 
 DAY_US: Final = 86_400_000_000
@@ -46,6 +41,10 @@ _ELSEWHERE: Final = ("READONLY", "MASTERDOWN", "NOREPLICAS", "LOADING")
 
 _KINDS: Final = {kind[0].encode(): kind for kind in Kind}
 _FLAG: Final = ("0", "1")
+_ACKNOWLEDGED: Final = ("enter", "look", "heartbeat")
+_GRANTING: Final = (b"lives", b"holds")
+"""What may be said to be acknowledged by replicas: the steps, and the replies that count only then."""
+
 _STANDINGS: Final = {
     b"holds": Standing.HOLDS,
     b"waits": Standing.WAITS,
@@ -125,7 +124,6 @@ class RedisStore:
             f"{kind[0]} {permits} {limit} {_us(delay)}",
             info,
             *((card.address, card.client, card.host, card.pid) if opening else ()),
-            acknowledged=True,
         )
         if reply[0] == b"exhausted":
             raise UnsafeSetup("the store has given its last number, 2^53 - 1; its clock was wrong. Nothing was entered")
@@ -136,7 +134,7 @@ class RedisStore:
     async def look(self, ref: ClaimRef, timeout: Seconds) -> Place:
         sent = self._now()
         arguments = (ref.session, ref.claim, self._bare(ref.name), ref.number, _FLAG[self._acknowledge > 0])
-        reply = await self._step("look", timeout, *arguments, acknowledged=True)
+        reply = await self._step("look", timeout, *arguments)
         return self._place(reply, sent)
 
     async def close(self, closings: Sequence[Closing], timeout: Seconds) -> list[bool]:
@@ -148,9 +146,7 @@ class RedisStore:
 
     async def heartbeat(self, session: str, ttl: Seconds, waiting: bool, timeout: Seconds) -> Beat:
         # Asked in one go with the heartbeat: it proves the session, and only with the life of the store its claims.
-        reply = await self._step(
-            "heartbeat", timeout, session, _us(ttl), _FLAG[waiting], and_life=True, acknowledged=True
-        )
+        reply = await self._step("heartbeat", timeout, session, _us(ttl), _FLAG[waiting], and_life=True)
         return self._beat(reply, session, ttl)
 
     def _beat(self, reply: Sequence[bytes], session: str, ttl: Seconds) -> Beat:
@@ -201,54 +197,50 @@ class RedisStore:
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
-    async def _step(
-        self,
-        name: str,
-        timeout: Seconds,
-        *arguments: str | int,
-        and_life: bool = False,
-        acknowledged: bool = False,
-    ) -> list[bytes]:
-        """Run a script in this life of the store; the reply.
-
-        Args:
-            name: of the script.
-            timeout: how long it may take.
-            *arguments: from ARGV[3] on.
-            and_life: ask about the life of the store with it.
-            acknowledged: what it grants or extends counts only once as many replicas have it as this client wants.
-        """
-        until, left = self._now() + timeout, timeout
-        is_known = True
-        replicas = self._acknowledge if acknowledged else 0
+    async def _step(self, name: str, timeout: Seconds, *arguments: str | int, and_life: bool = False) -> list[bytes]:
+        """Run a script in this life of the store, about which some questions may be asked with it; the reply."""
+        until, left, life = self._now() + timeout, timeout, self._life
+        wanted = self._script(name) if life.format == FORMAT else script_beside(name)
+        words = wanted.by_hash
+        tail, replies = (ASK, 1 + QUESTIONS) if and_life else (b"", 1)
+        if self._acknowledge and name in _ACKNOWLEDGED:
+            # Its answer comes when the time is half over, or the whole connection would be given up for it.
+            tail = command(("WAIT", self._acknowledge, max(1, int(timeout * 500)))) + tail
+            replies += 1
         for _ in range(1 + ADOPT_MOST):
-            store_id, plain = self._life.id, bool(self._life.template)
-            wanted = self._script(name, plain=plain)
-            words = wanted.by_hash if is_known else wanted.by_text
-            payload = command((*words, 1, self._genesis, PLAIN_FORMAT if plain else FORMAT, store_id, *arguments))
-            if replicas:
-                # Its answer comes when the time is half over, or the whole connection would be given up for it.
-                payload += command(("WAIT", replicas, max(1, int(left * 500))))
-            if and_life:
-                payload += ASK
-            answers = await self._wire.exchange(payload, 1 + (replicas > 0) + QUESTIONS * and_life, left)
+            store_id = life.id
+            payload = command((*words, 1, self._genesis, life.format, store_id, *arguments))
+            answers = await self._wire.exchange(payload + tail, replies, left)
             reply: list[bytes] | ResponseError = answers[0]
             if isinstance(reply, ResponseError):
                 if not str(reply).startswith("NOSCRIPT"):
                     raise self._refusal(reply) from reply
                 # A server that was started anew, or has forgotten its scripts: this makes it know the script again.
-                is_known = False
+                words = wanted.by_text
             elif reply[0] != b"genesis":
                 if and_life:
-                    self._life.note(answers[-QUESTIONS:])
-                if replicas and _counts(reply):
-                    _acknowledged(answers[1], replicas)
+                    life.note(answers[-QUESTIONS:])
+                if tail and self._acknowledge:
+                    self._check_acknowledged(reply, answers[1])
                 return reply
-            elif store_id == self._life.id:
-                # Nothing was touched. The store is new, or somebody else has made it anew: this is another life.
-                await self._adopt(until - self._now())
+            else:
+                if store_id == life.id:
+                    # Nothing was touched. The store is new, or somebody else has made it anew: this is another life.
+                    await self._adopt(until - self._now())
+                wanted = self._script(name) if life.format == FORMAT else script_beside(name)
+                words = wanted.by_hash
             left = max(0.001, until - self._now())
         raise StoreUnavailable("the store was emptied several times during one request; nothing was changed")
+
+    def _check_acknowledged(self, reply: list[bytes], answer: int | ResponseError) -> None:
+        """Raise `OutcomeUnknown` if it grants something or extends a session, and a fail-over may forget that."""
+        if reply[0] not in _GRANTING and not (len(reply) > 3 and reply[3]):
+            return
+        if isinstance(answer, ResponseError):
+            raise OutcomeUnknown(f"it was done, and no replica could be asked about it: {answer}") from answer
+        if answer < self._acknowledge:
+            wanted = self._acknowledge
+            raise OutcomeUnknown(f"it was done, and {answer} of the {wanted} replicas wanted have acknowledged it")
 
     def _refusal(self, error: ResponseError) -> Exception:
         if str(error).startswith(_ELSEWHERE):
@@ -301,7 +293,7 @@ class RedisStore:
                 f"{(int(clock) / 1e6 - native.utc()):+.1f} s from it): one of them is wrong. Set the clock, or use "
                 "another namespace if its numbers came from a wrong one"
             )
-        self._life.adopt(_text(store_id), _text(plain))
+        self._life.adopt(_text(store_id), int(found), _text(plain))
 
     # -- replies ----------------------------------------------------------------------------------------------------
 
@@ -334,19 +326,6 @@ class RedisStore:
             facts = SessionFacts(card.ttl, life or self._life.value, stolen)
         peers = tuple(_peers(reply, sent)) if len(reply) > 5 else ()
         return Place(standing, int(reply[1]), int(reply[2]), peers, facts, int(reply[4]))
-
-
-def _counts(reply: list[bytes]) -> bool:
-    """Whether an answer grants something or extends a session: only that may be lost with a master."""
-    return reply[0] in (b"lives", b"holds") or (len(reply) > 3 and reply[3] != b"")
-
-
-def _acknowledged(answer: int | ResponseError, replicas: int) -> None:
-    """Raise `OutcomeUnknown` unless as many replicas have answered: a fail-over may then forget what was done."""
-    if isinstance(answer, ResponseError):
-        raise OutcomeUnknown(f"it was done, and no replica could be asked about it: {answer}") from answer
-    if answer < replicas:
-        raise OutcomeUnknown(f"it was done, and {answer} of the {replicas} replicas wanted have acknowledged it")
 
 
 def _peers(reply: list[bytes], sent: Instant) -> Iterator[Peer]:
