@@ -51,7 +51,7 @@ def examine(dialer: Dialer, namespace: str, ttl: Seconds) -> Examination:
     """Ask the server and judge; otherwise as `Engine.examine`."""
     facts = ask_all(dialer, namespace)
     durable = not in_the_way_of_durable_tokens(facts.server)
-    found = (*of_server(facts, ttl), cluster(facts.server), store(facts))
+    found = (*of_server(facts, ttl), cluster(facts.server), store(facts), *plain_keys(facts))
     return Examination(CONDITIONAL if durable else frozenset[str](), found)
 
 
@@ -257,6 +257,27 @@ def store(facts: Facts, *, on_cluster: bool = False) -> Finding:
         f"Clients of this release refuse it: they speak the formats {', '.join(map(str, SPOKEN))}"
         + ("." if on_cluster else " with one partition."),
         "Use a newer release of tenure, or another namespace.",
+    )
+
+
+def plain_keys(facts: Facts) -> tuple[Finding, ...]:
+    """What the server does to the keys that locks of other libraries go by, if the store has such."""
+    template = facts.record.template if facts.record else ""
+    if not template:
+        return ()
+    found = f"beside each queue a key {template!r}, which other locks go by"
+    policy = facts.server.setting("maxmemory-policy", "maxmemory_policy") or ""
+    if not policy.startswith("volatile-"):
+        return (Finding("plain_keys", Grade.OK, found),)
+    return (
+        Finding(
+            "plain_keys",
+            Grade.WARNING,
+            f"{found}; policy {policy}",
+            "They have a ttl, and so are what is evicted when memory is full: whoever goes by one then finds the name "
+            "free, and its holder is told with the next heartbeat.",
+            "CONFIG SET maxmemory-policy noeviction",
+        ),
     )
 
 

@@ -59,8 +59,8 @@ class Life:
 
     def lost(self, session: str, count: int) -> None:
         """So many claims of a session have lost their plain keys, ever since it began."""
-        if self._lost.get(session, 0) == count:
-            return
+        if count <= self._lost.get(session, 0):
+            return  # known, or an answer that was overtaken
         with self._mutex:
             self._lost[session] = count
             self._changes += 1
