@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(redis.missing() is not None, reason=redis.missin
 
 TWIN_SEEDS: Final = 20
 MIXED_SEEDS: Final = 80
-KILLING_SEEDS: Final = 150
+KILLING_SEEDS: Final = 100
 """How many seeds a mutant may survive."""
 
 ENDLESS: Final = Mutant("no turns", "", "plain", "local TURN = 1000000 ", "local TURN = 1e15 ")

@@ -70,6 +70,7 @@ else
     number = whole(number)
     local floor = rows[1] and '0' or (prefix[1] and prefix[1].number or number)
     call('HSET', KEYS[1], 'last', number)
+    if plain and delay ~= '0' then call('HSET', key, 'delays', '1') end
     call('ZADD', TAG .. 'q:' .. name, number, table.concat({number, session, id, ARGV[8], floor, '0', info}, ' '))
     call('ZADD', TAG .. 'o:' .. session, number, id .. ' ' .. name)
     reply = {rows[1] and 'waits' or 'holds', number, floor, stolen, other}

@@ -22,10 +22,11 @@ local function key_of(name) return string.sub(template, 1, cut - 1) .. name .. s
 
 -- Since when the key is ours; nil if it is not. MGET, for GET fails on what is no string, and other libraries keep a lock
 -- in a hash.
-local function ours(name)
-  local value = call('MGET', key_of(name))[1]
+local function since(value)
   if value and string.sub(value, 1, #VALUE) == VALUE then return tonumber(string.sub(value, #VALUE + 1)) end
 end
+
+local function ours(name) return since(call('MGET', key_of(name))[1]) end
 
 -- Whole milliseconds, and never before the time itself.
 local function at(till) return whole(math.ceil(till / 1000)) end
@@ -87,14 +88,14 @@ function plain.admits(name, prefix, gone)
     drop(name)
     return true
   end
-  local since = ours(name)
+  local taken = ours(name)
   for _, row in ipairs(prefix) do
     if row.floor ~= '0' and row.freed == 0 then
-      if not since then forfeit(prefix) end
+      if not taken then forfeit(prefix) end
       break
     end
   end
-  if since and prefix[1].floor == '0' and NOW - since > TURN then
+  if taken and prefix[1].floor == '0' and NOW - taken > TURN then
     call('DEL', key_of(name))
     call('SET', TAG .. 'b:' .. name, '', 'PX', BREAK)
   end
@@ -125,18 +126,33 @@ function plain.bars_still(claim)
   return {}
 end
 
+-- A key is kept longer, never cut short: those who hold together share it.
+local function keep(name, till)
+  if call('PTTL', key_of(name)) * 1000 < till - NOW then call('PEXPIREAT', key_of(name), at(till)) end
+end
+
 -- A session is about to be extended: so are the keys of the claims that hold under it, unless they are lost.
 function plain.prolong(session, till)
-  local own = call('ZRANGE', TAG .. 'o:' .. session, 0, -1, 'WITHSCORES')
-  for i = 1, #own, 2 do
-    local number, id, name = owned(own, i)
-    local row = find(session, id, name, number)
-    if row and row.floor ~= '0' and row.freed == 0 then
-      if not ours(name) then
-        settle(name, 0)
-      elseif row.kind == 'e' or call('PTTL', key_of(name)) * 1000 < till + row.delay - NOW then
-        -- Those who hold together share the key: it is never cut short for one of them.
-        call('PEXPIREAT', key_of(name), at(till + row.delay))
+  local own = call('ZRANGE', TAG .. 'o:' .. session, 0, -1)
+  local of = call('HMGET', TAG .. 's:' .. session, 'delays', 'lost')
+  for first = 1, #own, SWEEP do
+    local names, keys = {}, {}
+    for i = first, math.min(first + SWEEP - 1, #own) do
+      names[#names + 1] = string.match(own[i], '^%d+ (.*)$')
+      keys[#keys + 1] = key_of(names[#names])
+    end
+    for i, value in ipairs(call('MGET', unpack(keys))) do
+      if since(value) and not of[1] and not of[2] then
+        -- One that waits is not told from one that holds, for there may be ten thousand: when the holder in front of it
+        -- ends, the key is to stay all the same.
+        keep(names[i], till)
+      else
+        local id = string.match(own[first + i - 1], '^%d+')
+        local number = whole(tonumber(call('ZSCORE', TAG .. 'o:' .. session, own[first + i - 1]) or '0'))
+        local row = find(session, id, names[i], number)
+        if row and row.floor ~= '0' and row.freed == 0 then
+          if since(value) then keep(names[i], till + row.delay) else settle(names[i], 0) end
+        end
       end
     end
   end

@@ -11,7 +11,8 @@
 --                 number given); in format 2 also plain (what the plain keys look like, plain.lua). Never expires
 --                 (B12, B7).
 -- ...:s:SESSION   hash: until (0 once it has ended), ended (when it did), stolen, tombs (closed claims: " 3 7 "), address,
---                 client, host, pid; lost (how many of its claims have lost their plain key), if any has
+--                 client, host, pid; in format 2, if there are such: lost (how many of its claims have lost their plain key),
+--                 delays (1: some of them have a lock_delay)
 -- ...:o:SESSION   sorted set: its claims, "CLAIM NAME" by number
 -- ...:sessions    sorted set: sessions by the time at which a sweep has to look at them
 -- ...:q:NAME      sorted set: claims by number, "NUMBER SESSION CLAIM KIND PERMITS LIMIT DELAY FLOOR FREED INFO"
