@@ -215,7 +215,8 @@ class Mixed:
         if place.facts is not None:
             caller.until = now + TTL
         self.stand(entry, place)
-        self.notice(entry.name)
+        if place.standing is not Standing.GONE:
+            self.notice(entry.name)
         self.reconcile(caller)
 
     def notice(self, name: str, what: bool = True) -> None:

@@ -187,6 +187,7 @@ def work(board: Board, worker: int, do: Callable[[Callable[[], None]], None]) ->
         board.count(worker, rounds=1, overlaps=overlaps, stalls=stalls)
 
     do(lambda: None)
+    # Ready, with all that is imported and connected late: all begin together.
     board.count(worker, rounds=-1)
     while not board.wanted:
         time.sleep(0.001)
