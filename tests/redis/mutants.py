@@ -123,7 +123,13 @@ MUTANTS = [
     Mutant("a steal is not counted", "B9", "steal", "  call('HINCRBY', TAG .. 's:' .. row.session, 'stolen', 1)\n", ""),
     Mutant("a stolen claim may come back", "B1", "steal", "  bury(row.session, row.id)\n", ""),
     Mutant("a steal lets nobody in", "B3", "steal", "settle(row.name, tonumber(row.number))\n", ""),
-    Mutant("a release lets nobody in", "B3", "close", "    settle(name, tonumber(row.number))\n", ""),
+    Mutant(
+        "a release lets nobody in",
+        "B3",
+        "close",
+        "    settle(name, tonumber(row.number))\n    return lost and",
+        "    return lost and",
+    ),
     Mutant("a steal does not hint", "B9", "steal", "hint(row)\n", ""),
     Mutant(
         "an evicted queue stands",

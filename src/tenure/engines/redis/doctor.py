@@ -18,6 +18,7 @@ from tenure.engines.redis.losses import (
     persistence,
     replication,
 )
+from tenure.engines.redis.partitions import SPOKEN_ON_CLUSTERS
 from tenure.engines.redis.store import DAY_US, SPOKEN
 from tenure.engines.redis.transport_blocking import CONNECTIONS_MOST
 from tenure.errors import UnsafeSetup
@@ -248,13 +249,14 @@ def store(facts: Facts, *, on_cluster: bool = False) -> Finding:
     if facts.record is None:
         return Finding("format", Grade.OK if facts.is_read else Grade.INFO, "nothing to read yet")
     found = f"format {facts.record.format or '?'}, {facts.record.partitions or '?'} partition(s)"
-    if facts.record.format in map(str, SPOKEN) and (on_cluster or facts.record.partitions == "1"):
+    spoken = SPOKEN_ON_CLUSTERS if on_cluster else SPOKEN
+    if facts.record.format in map(str, spoken) and (on_cluster or facts.record.partitions == "1"):
         return Finding("format", Grade.OK, found)
     return Finding(
         "format",
         Grade.DANGER,
         found,
-        f"Clients of this release refuse it: they speak the formats {', '.join(map(str, SPOKEN))}"
+        f"Clients of this release refuse it: they speak the formats {', '.join(map(str, spoken))}"
         + ("." if on_cluster else " with one partition."),
         "Use a newer release of tenure, or another namespace.",
     )
