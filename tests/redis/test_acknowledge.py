@@ -100,6 +100,19 @@ def test_a_grant_is_handed_out_once_a_replica_has_it(pair: Pair, still: RedisSer
         attempt.outcome().release()
 
 
+def test_with_plain_keys_too_what_is_not_acknowledged_is_not_handed_out(pair: Pair, still: RedisServer) -> None:
+    with Client(f"{pair.url}&plain_key=lock:{{name}}", ttl=TTL) as client:
+        client.lock("n").acquire().release()
+        still.stop()
+        with pytest.raises(OutcomeUnknown):
+            client.lock("n", wait=0.1).acquire()
+        until(lambda: has_paid(client), "what it may have been granted was given back")
+        assert not pair.master.cli("EXISTS", "lock:n")
+        still.cont()
+        with client.lock("n", wait=PATIENCE):
+            assert pair.master.cli("EXISTS", "lock:n")
+
+
 def test_positive_control_without_the_option_it_is_handed_out_at_once(pair: Pair, still: RedisServer) -> None:
     with Client(pair.master.url, ttl=TTL) as client:
         still.stop()
