@@ -281,7 +281,7 @@ def timeout_error(name: str, waited: Seconds, queue: Queue | None, now: float, o
         message += f"; held by {describe(first)}{more} for {max(0.0, now - first.since):.1f} s (token {first.token})"
         message += f"; {len(queue.waiters)} waiting"
     elif queue is not None:
-        message += "; nobody holds it now"
+        message += "; nobody in its queue holds it now"
     return AcquireTimeout(message, name=name, waited=waited, queue=queue)
 
 

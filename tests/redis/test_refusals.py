@@ -13,7 +13,7 @@ import pytest
 
 from tenure import Client, IncompatibleStore, LossReason, OutcomeUnknown, StoreUnavailable, TenureError, UnsafeSetup
 from tenure.engines.redis import scripts
-from tenure.engines.redis.store import SPOKEN
+from tenure.engines.redis.life import SPOKEN
 from tenure.model import LeaseState
 from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.runtimes import native

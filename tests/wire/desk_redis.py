@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.exceptions import ResponseError
 
 from tenure.engines.redis import scripts
-from tenure.engines.redis.life import Life
+from tenure.engines.redis.life import FORMAT, Life
 from tenure.engines.redis.partitions import Layout
-from tenure.engines.redis.store import FORMAT, RedisStore, genesis_key
+from tenure.engines.redis.store import RedisStore, genesis_key
 from tenure.runtimes import native
 from tests.wire.scenario import NAMESPACE, Play, scenario
 from tests.wire.transcript import Transcript

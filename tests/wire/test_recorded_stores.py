@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tenure import AcquireTimeout, Client
-from tenure.engines.redis import store as redis_store
+from tenure.engines.redis import life as redis_life
 from tenure.engines.sqlite import tables
 from tenure.model import EXCLUSIVE
 from tenure.ports import ClaimRef, Closing, Entry, Message, SessionCard, Standing
@@ -68,9 +68,9 @@ def stored(engine: str, number: int, ending: str) -> str:
     return recorded.path(engine, number, ending).read_text("utf-8")
 
 
-@pytest.mark.parametrize("spoken", on_record_of("redis", redis_store, COMMANDS))
-def test_a_client_goes_on_with_a_redis_store(server: RedisServer, wire: SocketWire, rewrite: bool, spoken: int) -> None:
-    if rewrite and spoken == redis_store.FORMAT:
+@pytest.mark.parametrize("spoken", on_record_of("redis", redis_life, COMMANDS))
+def test_a_client_goes_on_with_a_redis_life(server: RedisServer, wire: SocketWire, rewrite: bool, spoken: int) -> None:
+    if rewrite and spoken == redis_life.FORMAT:
         recorded.write("redis", spoken, COMMANDS, record_redis(server, wire))
     desk = RedisDesk(server, wire)
     load_redis(server, stored("redis", spoken, COMMANDS))
@@ -106,7 +106,7 @@ def test_a_store_that_was_written_otherwise_is_found(
 ) -> None:
     """The control: what this tree does not read as it was written, the check above finds."""
     desk = RedisDesk(server, wire)
-    text = stored("redis", redis_store.FORMAT, COMMANDS)
+    text = stored("redis", redis_life.FORMAT, COMMANDS)
     assert was in text
     load_redis(server, text.replace(was, now))
     with pytest.raises((AssertionError, AcquireTimeout, pytest.fail.Exception)):
