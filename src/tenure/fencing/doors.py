@@ -19,6 +19,7 @@ from tenure.sql.dialects import DIALECTS
 from tenure.sql.statements import schema as definition
 
 if TYPE_CHECKING:
+    import os
     from sqlite3 import Connection as SQLite3Connection
 
     from asyncpg import Connection as AsyncPGConnection
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session as AlchemySession
     from sqlalchemy.orm import scoped_session
 
+    from tenure.fencing.files.guard import FileGuard
     from tenure.fencing.keyspace.guard import AsyncRedisGuard, RedisGuard
     from tenure.fencing.keyspace.section import Section as KeyspaceSection
     from tenure.fencing.rule import Holder
@@ -259,13 +261,46 @@ def redis(connection: Any, lease: Shown, *, resource: str | None = None, seq: in
     return (AsyncRedisGuard if is_async else RedisGuard)(section, connection)
 
 
+def file(path: str | os.PathLike[str], lease: Shown) -> FileGuard:
+    """Guard a file of a local file system, which is replaced as a whole.
+
+    Entering raises the fence, durably; then read. What is written in the block lies beside the file, and takes its
+    place at the end of the block, in one step and under a check; after an error nothing has changed. A crash leaves the
+    old content or the new one.
+
+    The fence is `.NAME.tenure-fence` beside the file, and what it protects is the file: there is no `resource`.
+    Permissions, access lists and, where this user may, the owner are kept. A symbolic link stays one. Programs that
+    write the file without the guard are not held up. It blocks: under asyncio, run the block with `asyncio.to_thread`.
+
+    Args:
+        path: the file, which need not exist yet; its folder must.
+        lease: who asks.
+
+    Raises, on entering and at the end of the block; the file is as it was:
+        LeaseLost: the lease is lost already; nothing was asked.
+        StaleToken: a later holder has been here, and the lease is lost.
+        NotRaised: the fence was removed during the block.
+        ForeignToken, FenceRegression: the tokens cannot be compared, or went backwards. See the operator's page.
+        IncompatibleStore: what lies at the fence's path is none.
+        UnsafeSetup: the folder is not writable, or on a network file system.
+        UsageError: an argument is wrong: a folder that is not there, a file with hard links, ...
+        OSError: the disk is full, ...
+    Raises at the end of the block:
+        OutcomeUnknown: the file was replaced, and its disk did not say that it will remember.
+    """
+    from tenure.fencing.files.guard import FileGuard
+
+    return FileGuard(path, lease)
+
+
 def open(connection: Any, lease: Shown, *, resource: str | None = None, row: Row | None = None) -> Any:
     """Raise the fence now, committed; call it before a transaction of your own begins, and read nothing before.
 
     Whoever works on several resources opens all of them before reading any.
 
     Args:
-        connection: idle, of any driver that has a guard; with an asyncio connection, await the result.
+        connection: idle, of any driver that has a guard, or the path of a file; with an asyncio connection, await the
+            result.
         lease: who asks.
         resource: what the fence protects; the locked name by default.
         row: keep the fence in a column of one row.
@@ -274,6 +309,11 @@ def open(connection: Any, lease: Shown, *, resource: str | None = None, row: Row
         UsageError: a transaction has begun, or an argument is wrong; nothing was done.
         As the guards.
     """
+    if isinstance(connection, str) or hasattr(connection, "__fspath__"):
+        if row is not None or resource is not None:
+            raise UsageError("a file is what its own fence protects: neither resource nor row can be said")
+        file(connection, lease).open()
+        return None
     roots = {kind.__module__.partition(".")[0] for kind in type(connection).__mro__}
     if "redis" in roots:
         if row is not None:

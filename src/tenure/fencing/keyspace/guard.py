@@ -58,15 +58,26 @@ class AsyncRedisGuard:
         self._section.leave()
 
 
-class FencedRedis(CoreCommands):
-    """The commands of a `redis.Redis`, each of them one checked step.
+class _Face:
+    """What the driver's methods want to find beside `execute_command`."""
 
-    `eval` runs a script of your own under the same check; it cannot be in a pipeline.
-    """
+    _event_dispatcher: Any = None
 
     def __init__(self, section: Section, client: Any) -> None:
         self._section = section
         self._client = client
+        self.connection_pool = client.connection_pool if hasattr(client, "connection_pool") else None
+
+    def get_encoder(self) -> Any:
+        """The client's."""
+        return self._client.get_encoder()
+
+
+class FencedRedis(_Face, CoreCommands):
+    """The commands of a `redis.Redis`, each of them one checked step.
+
+    `eval` runs a script of your own under the same check; it cannot be in a pipeline.
+    """
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run one command; all other methods come here.
@@ -85,17 +96,9 @@ class FencedRedis(CoreCommands):
         """Collect commands that are one atomic step."""
         return FencedPipeline(self._section, self._client)
 
-    def get_encoder(self) -> Any:
-        """The client's."""
-        return self._client.get_encoder()
 
-
-class AsyncFencedRedis(AsyncCoreCommands):
+class AsyncFencedRedis(_Face, AsyncCoreCommands):  # type: ignore[misc] # two of its own parents do not agree
     """The commands of a `redis.asyncio.Redis`, each of them one checked step; as `FencedRedis`."""
-
-    def __init__(self, section: Section, client: Any) -> None:
-        self._section = section
-        self._client = client
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run one command; as `FencedRedis.execute_command`.
@@ -108,17 +111,12 @@ class AsyncFencedRedis(AsyncCoreCommands):
         """Collect commands that are one atomic step."""
         return AsyncFencedPipeline(self._section, self._client)
 
-    def get_encoder(self) -> Any:
-        """The client's."""
-        return self._client.get_encoder()
 
-
-class FencedPipeline(CoreCommands):
+class FencedPipeline(_Face, CoreCommands):
     """Commands that are one atomic step: checked once, then done one after the other, with nobody between."""
 
     def __init__(self, section: Section, client: Any) -> None:
-        self._section = section
-        self._client = client
+        super().__init__(section, client)
         self._commands: list[Command] = []
 
     def execute_command(self, *args: Any, **options: Any) -> Self:
@@ -154,12 +152,11 @@ class FencedPipeline(CoreCommands):
         self._commands.clear()
 
 
-class AsyncFencedPipeline(AsyncCoreCommands):
+class AsyncFencedPipeline(_Face, AsyncCoreCommands):  # type: ignore[misc] # as above
     """Commands that are one atomic step; as `FencedPipeline`."""
 
     def __init__(self, section: Section, client: Any) -> None:
-        self._section = section
-        self._client = client
+        super().__init__(section, client)
         self._commands: list[Command] = []
 
     def execute_command(self, *args: Any, **options: Any) -> Self:

@@ -175,8 +175,8 @@ class Section:
     def _forgotten(self, fence: Fence) -> NotRaised:
         proof = self._proof
         return NotRaised(
-            f"{proof.resource!r} does not know token {proof.token} any more: the server lost its fence, and perhaps data; "
-            "enter the guard anew, and read again",
+            f"{proof.resource!r} does not know token {proof.token} any more: the server lost its fence, and perhaps "
+            "data; enter the guard anew, and read again",
             resource=proof.resource,
             token=proof.token,
             fence=fence.token,

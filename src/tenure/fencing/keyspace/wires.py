@@ -1,7 +1,7 @@
 """One request to the server that has the fence, sent once, over a connection of the user's client.
 
-Promises: a request is answered, or raises `StoreUnavailable` (certainly not done), `OutcomeUnknown` (sent, no answer) or
-the driver's own error, with which the server refused it. A connection whose answer did not come is closed, so that
+Promises: a request is answered, or raises `StoreUnavailable` (certainly not done), `OutcomeUnknown` (sent, no answer)
+or the driver's own error, with which the server refused it. A connection whose answer did not come is closed, so that
 nobody else reads it.
 
 The danger that shapes this file: *the client's own `execute_command` sends a request again when its answer was lost*,
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import redis
 import redis.asyncio
+from redis.asyncio.client import Pipeline as AioPipeline
 from redis.client import Pipeline
 from redis.exceptions import (
     AskError,
@@ -71,7 +72,7 @@ def wire(client: Any) -> Wire:
     Raises:
         UsageError: it is no client of redis-py.
     """
-    if isinstance(client, (Pipeline, redis.asyncio.client.Pipeline)):
+    if isinstance(client, (Pipeline, AioPipeline)):
         raise UsageError("connection: a pipeline is no client; give the client that made it")
     if isinstance(client, redis.asyncio.RedisCluster):
         return AioCluster(client)
@@ -89,6 +90,7 @@ class _Base:
         self.client = client
 
     async def run(self, script: Script, keys: Sequence[Any], values: Sequence[Any]) -> Any:
+        """As `Wire.run`."""
         words = (len(keys), *keys, *values)
         try:
             return await self._ask(keys[0], ("EVALSHA", script.digest, *words))
@@ -100,6 +102,7 @@ class _Base:
         raise NotImplementedError
 
     async def keys(self, words: Sequence[Any]) -> Sequence[Any]:  # noqa: ARG002 - there is one server for all
+        """As `Wire.keys`."""
         return ()
 
 
@@ -193,6 +196,7 @@ class BlockingCluster(Blocking):
             return self.client.get_node_from_key(key)
 
     async def keys(self, words: Sequence[Any]) -> Sequence[Any]:
+        """As `Wire.keys`."""
         with _connecting():
             connection = self.client.get_default_node().redis_connection
             return self.client.commands_parser.get_keys(connection, *words) or ()
@@ -234,6 +238,7 @@ class AioCluster(_Base):
             node.release(connection)
 
     async def keys(self, words: Sequence[Any]) -> Sequence[Any]:
+        """As `Wire.keys`."""
         with _connecting():
             await self.client.initialize()
             return await self.client.commands_parser.get_keys(*words) or ()
