@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from tenure.errors import SetupError, UsageError
@@ -83,11 +83,10 @@ def reached(options: argparse.Namespace) -> Iterator[tuple[Desk, str]]:
         with desks.of_file(options.file) as desk:
             yield desk, f"file {os.path.abspath(options.file)}"
         return
-    try:
-        with desks.at_url(options.at) as desk:
-            yield desk, shown(options.at)
-    except UsageError as error:
-        if isinstance(error, SetupError) and type(error) is not UsageError:
-            raise
-        # Not the command line is wrong but what it was pointed at.
-        raise SetupError(str(error)) from error
+    with ExitStack() as stack:
+        try:
+            desk = stack.enter_context(desks.at_url(options.at))
+        except UsageError as error:
+            # Not the command line is wrong but what it was pointed at.
+            raise SetupError(str(error)) from error
+        yield desk, shown(options.at)

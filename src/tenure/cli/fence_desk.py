@@ -20,8 +20,8 @@ from tenure.cli.connect import connect, opened
 from tenure.cli.fence import reached
 from tenure.cli.text import clean, complain, duration
 from tenure.errors import SetupError, UsageError
-from tenure.fencing.rule import Fence
-from tenure.observe.log import logger
+from tenure.fencing.rule import Fence, Verdict, judge, prove, raised, refusal
+from tenure.observe.log import logger, silence
 
 if TYPE_CHECKING:
     import argparse
@@ -72,8 +72,10 @@ def advance(options: argparse.Namespace) -> int:
                 if lease.token <= top:
                     complain(_behind(name, lease.token, top, ahead))
                     return exits.BUSY
-                to = Fence(lease.floor, found.intent, 0, found.authority)
-                _audit(options, "fence-advance", where, found, to)
+                proof, _ = prove(lease.grant, options.subject)
+                if judge(found, proof) is Verdict.FOREIGN:
+                    raise refusal(Verdict.FOREIGN, found, proof)
+                _audit(options, "fence-advance", where, found, raised(found, proof))
                 desk.enter(options.subject, lease)
             finally:
                 lease.release()
@@ -168,6 +170,7 @@ def _audit(options: argparse.Namespace, event: str, where: str, found: Fence | N
             _append(path, line)
         except OSError as error:
             raise SetupError(f"the audit line cannot be written, so nothing was changed: {error}") from error
+    silence()
     logger().warning("%s", line)
     with suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)
