@@ -1,4 +1,4 @@
-"""The stores that guards protect, each by each of its drivers, with one face for tests.
+"""The databases that guards protect, each by each of its drivers, with one face for tests; others are in `plain.py`.
 
 A `Session` is one connection. Its methods may wait: those of blocking drivers block, so a test that wants two of them
 at work at once runs them in threads or processes of their own.
@@ -88,6 +88,41 @@ class Session(ABC):
         value = await self.one("SELECT v FROM counter WHERE id = 1")
         assert isinstance(value, int)
         return value
+
+    async def write(self, value: int) -> None:
+        """Set the counter, in a transaction if there are any."""
+        await self.do(f"UPDATE counter SET v = {value} WHERE id = 1")
+
+    async def add(self) -> None:
+        """Add one to the counter."""
+        await self.do("UPDATE counter SET v = v + 1 WHERE id = 1")
+
+    async def fence(self) -> int | None:
+        """The token of the fence, as a stranger sees it; None if there is none."""
+        await self.rollback()
+        token = await self.one("SELECT MAX(token) FROM tenure_fence WHERE resource = 'orders'")
+        await self.rollback()
+        assert token is None or isinstance(token, int)
+        return token
+
+    # -- a fence beside the value, for those who make their own ------------------------------------------------------
+
+    async def beside(self) -> int:
+        """What it is."""
+        fence = await self.one("SELECT fence FROM counter WHERE id = 1")
+        assert isinstance(fence, int)
+        return fence
+
+    async def raise_beside(self, token: int) -> None:
+        """Raise it, committed."""
+        await self.do(f"UPDATE counter SET fence = {token} WHERE id = 1 AND fence <= {token}")
+        await self.commit()
+
+    async def write_beside(self, value: int, token: int, *, strict: bool = False) -> bool:
+        """Compare it, raise it and set the counter in one step, not committed yet; whether that was done."""
+        comparison = "=" if strict else "<="
+        await self.do(f"UPDATE counter SET v = {value}, fence = {token} WHERE id = 1 AND fence {comparison} {token}")
+        return await self.beside() == token
 
     async def prepare(self) -> None:
         """Make the tables, as a user's migrations do."""
@@ -425,20 +460,22 @@ class Driver(NamedTuple):
     """One way to reach one kind of store.
 
     Attributes:
-        store: "sqlite", "postgresql", "mysql".
+        store: "sqlite", "postgresql", "mysql"; "redis", "file".
         connect: makes a session; may be awaited for.
+        rolls_back: whether a block that ends with an error has done nothing.
     """
 
     name: str
     store: str
     connect: Any
+    rolls_back: bool = True
 
     async def session(self, url: str) -> Session:
         made = self.connect(url)
         return made if isinstance(made, Session) else await made
 
 
-DRIVERS = {
+SQL = {
     driver.name: driver
     for driver in (
         Driver("sqlite3", "sqlite", SQLite3Session),

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.fencing.plain import DRIVERS
 from tests.fencing.servers import missing
-from tests.fencing.stores import DRIVERS
 
 ROOT = Path(__file__).parents[2]
 
