@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.fencing.plain import DRIVERS
+from tests.fencing.drivers import every, find
 from tests.fencing.servers import Servers, missing
 from tests.fencing.stores import SQL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.fencing.stores import Driver, Session
+    from tests.fencing.session import Driver, Session
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +57,7 @@ class Rig:
 
 def made(name: str, servers: Servers) -> Rig:
     """A driver on a store that is ready for it."""
-    driver = DRIVERS[name]
+    driver = find(name)
     rig = Rig(driver, new_url(servers, driver.store))
 
     async def prepare(session: Session) -> None:
@@ -67,13 +67,13 @@ def made(name: str, servers: Servers) -> Rig:
     return rig
 
 
-@pytest.fixture(params=sorted(DRIVERS))
+@pytest.fixture(params=sorted(every()))
 def rig(request: pytest.FixtureRequest, servers: Servers) -> Rig:
     """Each driver in turn."""
     return made(request.param, servers)
 
 
-@pytest.fixture(params=sorted(DRIVERS.keys() - {"file"}))
+@pytest.fixture(params=sorted(every().keys() - {"file"}))
 def counted(request: pytest.FixtureRequest, servers: Servers) -> Rig:
     """Each driver in turn whose fence has room for operation numbers."""
     return made(request.param, servers)

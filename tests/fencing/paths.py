@@ -9,13 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tenure.errors import StaleToken
-from tests.fencing.stores import SQL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from tests.fencing.plain import Keys
-    from tests.fencing.stores import Driver, Session
+    from tests.fencing.session import Driver, Session
 
     Pause = Callable[[str], Awaitable[None]]
 
@@ -173,7 +172,7 @@ NAIVE: dict[str, Any] = {
 def paths_of(driver: Driver) -> list[str]:
     """The paths that a driver's store can be worked on by: ours."""
     # Without transactions of the user's there is none to be opened before.
-    return [path for path in PATHS if driver.name in SQL or path != "opened"]
+    return [path for path in PATHS if driver.store not in ("redis", "file") or path != "opened"]
 
 
 def naive_of(driver: Driver) -> list[str]:

@@ -12,7 +12,7 @@ import redis
 import redis.asyncio
 
 from tenure import fencing
-from tests.fencing.stores import SQL, Driver, Session
+from tests.fencing.session import Driver, Session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -208,5 +208,3 @@ PLAIN = {
         Driver("file", "file", FileSession),
     )
 }
-
-DRIVERS = SQL | PLAIN

@@ -20,7 +20,7 @@ from tenure.errors import (
 )
 from tenure.fencing import Row
 from tenure.model import Grant, LossReason
-from tests.fencing.stores import Session
+from tests.fencing.session import Session
 
 if TYPE_CHECKING:
     from tests.fencing.conftest import Rig
