@@ -7,7 +7,7 @@ the block ends with an error.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import redis
 from redis.commands import AsyncCoreCommands, CoreCommands
@@ -79,6 +79,8 @@ class FencedRedis(_Face, CoreCommands):
     `eval` runs a script of your own under the same check; it cannot be in a pipeline.
     """
 
+    _is_async_client: Literal[False] = False
+
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run one command; all other methods come here.
 
@@ -100,6 +102,8 @@ class FencedRedis(_Face, CoreCommands):
 class AsyncFencedRedis(_Face, AsyncCoreCommands):  # type: ignore[misc] # two of its own parents do not agree
     """The commands of a `redis.asyncio.Redis`, each of them one checked step; as `FencedRedis`."""
 
+    _is_async_client: Literal[True] = True
+
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run one command; as `FencedRedis.execute_command`.
 
@@ -114,6 +118,8 @@ class AsyncFencedRedis(_Face, AsyncCoreCommands):  # type: ignore[misc] # two of
 
 class FencedPipeline(_Face, CoreCommands):
     """Commands that are one atomic step: checked once, then done one after the other, with nobody between."""
+
+    _is_async_client: Literal[False] = False
 
     def __init__(self, section: Section, client: Any) -> None:
         super().__init__(section, client)
@@ -154,6 +160,8 @@ class FencedPipeline(_Face, CoreCommands):
 
 class AsyncFencedPipeline(_Face, AsyncCoreCommands):  # type: ignore[misc] # as above
     """Commands that are one atomic step; as `FencedPipeline`."""
+
+    _is_async_client: Literal[True] = True
 
     def __init__(self, section: Section, client: Any) -> None:
         super().__init__(section, client)
