@@ -10,6 +10,7 @@ and what was done is done twice. So the connections are taken from its pools, an
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -157,9 +158,15 @@ class Aio(_Base):
 
 async def _exchange(connection: Any, words: Sequence[Any]) -> Any:
     is_clean = False
+    task = asyncio.current_task()
+    cancelled = task.cancelling() if task else 0
     try:
         with _waiting():
             await connection.send_command(*words)
+            if task and task.cancelling() > cancelled:
+                # The driver sends under asyncio.wait_for, which in Python 3.11 forgets a cancellation that comes as it
+                # ends; the task would wait for the answer all the same.
+                raise asyncio.CancelledError
             try:
                 answer = await connection.read_response()
             except ResponseError:
