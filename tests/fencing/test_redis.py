@@ -328,6 +328,7 @@ def test_a_cancelled_step_leaves_no_answer_to_the_next(server: RedisServer) -> N
     async def scenario(proxy: Proxy) -> None:
         far = redis.asyncio.Redis(host=HOST, port=proxy.port, max_connections=1)
         async with far, fencing.redis(far, 7, **ORDERS) as tx:
+            await tx.get("n")  # makes the script known
             proxy.hold("replies")
             task = asyncio.create_task(tx.execute_command("INCR", "n"))
             while not proxy.held("replies"):  # noqa: ASYNC110 - it is of another thread
