@@ -7,6 +7,7 @@ the block ends with an error.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import redis
@@ -225,7 +226,7 @@ def _read(client: Any, asked: Command, reply: Any) -> Any:
     """A reply as the driver gives it."""
     if isinstance(reply, Exception):
         return reply
-    callbacks = _callbacks(legacy=client.get_connection_kwargs().get("legacy_responses", True))
+    callbacks = _callbacks(bool(client.get_connection_kwargs().get("legacy_responses", True)))
     name = asked.words[0]
     known: Callable[..., Any] | None = callbacks.get(name)
     if known is None and len(asked.words) > 1 and isinstance(asked.words[1], str):
@@ -235,11 +236,7 @@ def _read(client: Any, asked: Command, reply: Any) -> Any:
     return known(reply, **{name: value for name, value in asked.options.items() if name != "keys"})
 
 
-_CALLBACKS: dict[bool, Any] = {}
-
-
-def _callbacks(*, legacy: bool) -> Any:
+@cache
+def _callbacks(legacy: bool) -> Any:
     """How the driver reads replies of RESP2, which is what a script's commands give, whatever the connection speaks."""
-    if legacy not in _CALLBACKS:
-        _CALLBACKS[legacy] = redis.Redis(protocol=2, legacy_responses=legacy).response_callbacks
-    return _CALLBACKS[legacy]
+    return redis.Redis(protocol=2, legacy_responses=legacy).response_callbacks
