@@ -6,13 +6,17 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 
 from tests.fencing.drivers import every, find
 from tests.fencing.servers import Servers, missing
 from tests.fencing.stores import SQL
+from tests.servers.redis import RedisServer
+from tests.servers.redis import missing as redis_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.fencing.session import Driver, Session
 
@@ -83,3 +87,32 @@ def counted(request: pytest.FixtureRequest, servers: Servers) -> Rig:
 def sql(request: pytest.FixtureRequest, servers: Servers) -> Rig:
     """Each driver of a database in turn, on a store with the tables."""
     return made(request.param, servers)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Iterator[RedisServer]:
+    """A Redis for tests that leave it as it was, but for its data."""
+    if reason := redis_missing():
+        pytest.skip(reason)
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared: RedisServer) -> RedisServer:
+    """An empty Redis."""
+    shared.cli("FLUSHALL")
+    return shared
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[redis.Redis]:
+    """A client of an empty Redis."""
+    with redis.Redis.from_url(server.url) as made:
+        yield made
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """Of a file that is not there yet."""
+    return str(tmp_path / "report.csv")
