@@ -7,20 +7,32 @@ from typing import TYPE_CHECKING, Self
 import psycopg
 import pymysql
 
-from tests.servers import mariadb, postgres
+from tests.servers import mariadb, postgres, redis
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.processes import HOST
+from tests.servers.redis import RedisServer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.servers.processes import Server
 
 
+DATABASES = 1000
+
+_SERVERS: dict[str, Callable[[], PostgresServer | MariaDBServer | RedisServer]] = {
+    "postgresql": PostgresServer,
+    "mysql": MariaDBServer,
+    # Killed and restarted, it must remember what it acknowledged.
+    "redis": lambda: RedisServer(persistence="always", extra=[f"databases {DATABASES}"]),
+}
+
+
 def missing(store: str) -> str | None:
     """Why there is no such store on this host, or None."""
-    return {"postgresql": postgres.missing, "mysql": mariadb.missing}.get(store, lambda: None)()
+    return {"postgresql": postgres.missing, "mysql": mariadb.missing, "redis": redis.missing}.get(store, lambda: None)()
 
 
 class Servers:
@@ -28,19 +40,22 @@ class Servers:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._started: dict[str, PostgresServer | MariaDBServer] = {}
+        self._started: dict[str, PostgresServer | MariaDBServer | RedisServer] = {}
         self._made = 0
 
     def new(self, store: str) -> tuple[str, Server | None]:
         """The URL of an empty database, and the server that it is on, if it is one that can be restarted."""
         self._made += 1
-        if store == "sqlite":
-            return str(self._folder / f"store{self._made}.db"), None
+        if store in ("sqlite", "file"):
+            return str(self._folder / f"store{self._made}.{store}"), None
         if store not in self._started:
-            self._started[store] = PostgresServer() if store == "postgresql" else MariaDBServer()
+            self._started[store] = _SERVERS[store]()
             self._started[store].start()
         server = self._started[store]
         name = f"d{self._made}"
+        if isinstance(server, RedisServer):
+            assert self._made < DATABASES
+            return f"{server.url}/{self._made}", server
         if isinstance(server, PostgresServer):
             with psycopg.connect(server.url, autocommit=True) as connection:
                 connection.execute(f"CREATE DATABASE {name}".encode())

@@ -11,7 +11,7 @@ committed transactions keeps its fences.
 
 from __future__ import annotations
 
-from tenure.fencing.doors import asyncpg, django, open, psycopg, pymysql, schema, sqlalchemy, sqlite3
+from tenure.fencing.doors import asyncpg, django, file, open, psycopg, pymysql, redis, schema, sqlalchemy, sqlite3
 from tenure.fencing.guard import AsyncGuard, Guard
 from tenure.fencing.places import Row
 
@@ -21,9 +21,11 @@ __all__ = [
     "Row",
     "asyncpg",
     "django",
+    "file",
     "open",
     "psycopg",
     "pymysql",
+    "redis",
     "schema",
     "sqlalchemy",
     "sqlite3",
