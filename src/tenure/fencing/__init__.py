@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from tenure.fencing.doors import asyncpg, django, open, psycopg, pymysql, schema, sqlalchemy, sqlite3
 from tenure.fencing.guard import AsyncGuard, Guard
+from tenure.fencing.objects.doors import read_s3, s3
 from tenure.fencing.places import Row
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "open",
     "psycopg",
     "pymysql",
+    "read_s3",
+    "s3",
     "schema",
     "sqlalchemy",
     "sqlite3",
