@@ -26,8 +26,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tenure
 from tenure.observe.log import silence
-from tests.fencing.paths import NAIVE, PATHS, Fault
-from tests.fencing.stores import DRIVERS
+from tests.fencing import paths
+from tests.fencing.objects import OBJECT_DRIVERS, OBJECT_NAIVE, OBJECT_PATHS
+from tests.fencing.paths import Fault
+from tests.fencing.stores import DRIVERS as SQL_DRIVERS
 from tests.servers.processes import PATIENCE
 
 if TYPE_CHECKING:
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from tests.servers.processes import Server
+
+DRIVERS = SQL_DRIVERS | OBJECT_DRIVERS
+PATHS = paths.PATHS | OBJECT_PATHS
+NAIVE = paths.NAIVE | OBJECT_NAIVE
 
 BLOCKED_S = 0.01
 """Seconds after which whoever has not come to an end is taken to wait for the other one."""
@@ -212,6 +218,8 @@ class Drill:
     ) -> None:
         self._driver, self._url, self._server = driver, url, server
         setting = (driver, url, f"sqlite://{folder}/locks.db", path)
+        # Nobody waits for another one at a store without transactions.
+        self._blocked_s = PATIENCE if driver in OBJECT_DRIVERS else BLOCKED_S
         self._random = random.Random(seed)  # noqa: S311 - a test's
         self._actors = ExitStack()
         self._first, self._second = Actor(*setting), Actor(*setting)
@@ -254,12 +262,12 @@ class Drill:
             assert second.call("take", token), "the locks are out of order"
         second.send("run", (scenario.between, "resume"))
         # Whoever is not heard of waits for the other one to end its transaction.
-        news = second.hear() if second.has_news(BLOCKED_S) else ""
+        news = second.hear() if second.has_news(self._blocked_s) else ""
         if not early:
             self._go_on(scenario)
             if news.startswith("at "):
                 # The second stands between its read and its write: the first has its chance.
-                first.has_news(BLOCKED_S)
+                first.has_news(self._blocked_s)
         while not news or news.startswith("at "):
             if news:
                 second.send("on")
@@ -348,6 +356,11 @@ async def prepare(driver: str, url: str) -> None:
     await session.close()
 
 
+def fits(driver: str, path: str) -> bool:
+    """Whether a path is one of the driver's kind of store."""
+    return (driver in OBJECT_DRIVERS) == (path in OBJECT_PATHS | OBJECT_NAIVE)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Play each path with each driver, and print the counts side by side."""
     from tests.fencing.servers import Servers
@@ -360,16 +373,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     failed = False
-    print(f"{'driver':15} {'path':22} {'rounds':>6} {'done':>7} {'refused':>8} {'lost':>6} {'denied':>7}  worst")
+    print(f"{'driver':15} {'path':24} {'rounds':>6} {'done':>7} {'refused':>8} {'lost':>6} {'denied':>7}  worst")
     with tempfile.TemporaryDirectory(prefix="tn-drill-") as folder, Servers(Path(folder)) as servers:
         for driver in options.driver or sorted(DRIVERS):
-            for path in options.path or [*PATHS, *NAIVE]:
+            for path in [path for path in options.path or [*PATHS, *NAIVE] if fits(driver, path)]:
                 url, server = servers.new(DRIVERS[driver].store)
                 asyncio.run(prepare(driver, url))
                 rounds = options.rounds if path in PATHS else options.naive_rounds
                 tally, notes = play(driver, path, rounds, url, server, options.seed)
                 print(
-                    f"{driver:15} {path:22} {tally.rounds:6} {tally.done:7} {tally.refused:8} {tally.lost:6} "
+                    f"{driver:15} {path:24} {tally.rounds:6} {tally.done:7} {tally.refused:8} {tally.lost:6} "
                     f"{tally.denied:7}  {tally.worst}",
                     flush=True,
                 )

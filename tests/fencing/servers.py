@@ -1,4 +1,4 @@
-"""A server for each kind of store, started when it is first wanted, and empty databases on it."""
+"""A server for each kind of store, started when it is first wanted, and empty databases or buckets on it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Self
 import psycopg
 import pymysql
 
-from tests.servers import mariadb, postgres
+from tests.servers import mariadb, postgres, s3
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.processes import HOST
+from tests.servers.s3 import S3Server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
     from tests.servers.processes import Server
 
 
+KINDS = {"postgresql": PostgresServer, "mysql": MariaDBServer, "s3": S3Server}
+
+
 def missing(store: str) -> str | None:
     """Why there is no such store on this host, or None."""
-    return {"postgresql": postgres.missing, "mysql": mariadb.missing}.get(store, lambda: None)()
+    return {"postgresql": postgres.missing, "mysql": mariadb.missing, "s3": s3.missing}.get(store, lambda: None)()
 
 
 class Servers:
@@ -28,16 +32,16 @@ class Servers:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._started: dict[str, PostgresServer | MariaDBServer] = {}
+        self._started: dict[str, PostgresServer | MariaDBServer | S3Server] = {}
         self._made = 0
 
     def new(self, store: str) -> tuple[str, Server | None]:
-        """The URL of an empty database, and the server that it is on, if it is one that can be restarted."""
+        """The URL of an empty database (or of a bucket to be), and the server that it is on, if it is one that can be restarted."""
         self._made += 1
         if store == "sqlite":
             return str(self._folder / f"store{self._made}.db"), None
         if store not in self._started:
-            self._started[store] = PostgresServer() if store == "postgresql" else MariaDBServer()
+            self._started[store] = KINDS[store]()
             self._started[store].start()
         server = self._started[store]
         name = f"d{self._made}"
@@ -45,6 +49,9 @@ class Servers:
             with psycopg.connect(server.url, autocommit=True) as connection:
                 connection.execute(f"CREATE DATABASE {name}".encode())
             return server.url.replace("/postgres", f"/{name}"), server
+        if isinstance(server, S3Server):
+            # Restarted, it would be empty.
+            return f"{server.url}/{name}-store", None
         with pymysql.connect(host=HOST, port=server.port, user="root") as one:
             one.cursor().execute(f"CREATE DATABASE {name}")
         return server.url + name, server

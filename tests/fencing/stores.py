@@ -11,6 +11,7 @@ import sqlite3
 from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager
 from functools import partial
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -425,7 +426,7 @@ class Driver(NamedTuple):
     """One way to reach one kind of store.
 
     Attributes:
-        store: "sqlite", "postgresql", "mysql".
+        store: "sqlite", "postgresql", "mysql", "s3".
         connect: makes a session; may be awaited for.
     """
 
@@ -433,9 +434,9 @@ class Driver(NamedTuple):
     store: str
     connect: Any
 
-    async def session(self, url: str) -> Session:
+    async def session(self, url: str) -> Any:
         made = self.connect(url)
-        return made if isinstance(made, Session) else await made
+        return await made if isawaitable(made) else made
 
 
 DRIVERS = {
