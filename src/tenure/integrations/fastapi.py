@@ -58,7 +58,7 @@ def add_fencing(app: "FastAPI") -> None:
         app.add_exception_handler(kind.error, _answer)
 
 
-def _answer(request: Request, error: Exception) -> Response:
+async def _answer(request: Request, error: Exception) -> Response:
     proof: Any = request.scope.get(KEY)
     answer = problem(error, proof)
     if answer is None:

@@ -52,7 +52,7 @@ class FencingMiddleware:
         proof: Proof | None = None
         try:
             proof = self._proof(environ)
-            body = self._app({**environ, KEY: proof}, start_response)
+            body = self._app(environ | {KEY: proof}, start_response)
             try:
                 for part in body:
                     has_started = has_started or bool(part)
