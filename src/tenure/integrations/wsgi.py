@@ -52,6 +52,8 @@ class FencingMiddleware:
         proof: Proof | None = None
         try:
             proof = self._proof(environ)
+            if proof is not None and self._door is not None:
+                self._door(proof)
             body = self._app(environ | {KEY: proof}, start_response)
             try:
                 for part in body:
@@ -76,7 +78,4 @@ class FencingMiddleware:
             if environ["REQUEST_METHOD"] in self._methods:
                 raise MissingToken(f"{environ['REQUEST_METHOD']} needs a {NAME}")
             return None
-        proof = proof_of([value])
-        if self._door is not None:
-            self._door(proof)
-        return proof
+        return proof_of([value])
