@@ -36,7 +36,8 @@ class Rig:
         self.url = url
 
     async def session(self) -> Session:
-        return await self.driver.session(self.url)
+        made: Session = await self.driver.session(self.url)
+        return made
 
     def run(self, scenario: Callable[..., Any]) -> None:
         """Run a scenario with as many sessions as it has arguments."""

@@ -329,7 +329,8 @@ class Drill:
         async def read() -> int:
             session = await DRIVERS[self._driver].session(self._url)
             try:
-                return await session.value()
+                value: int = await session.value()
+                return value
             finally:
                 await session.close()
 

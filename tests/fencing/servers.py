@@ -36,7 +36,7 @@ class Servers:
         self._made = 0
 
     def new(self, store: str) -> tuple[str, Server | None]:
-        """The URL of an empty database (or of a bucket to be), and the server that it is on, if it is one that can be restarted."""
+        """The URL of an empty database, or of a bucket to be; and its server, if that can be restarted."""
         self._made += 1
         if store == "sqlite":
             return str(self._folder / f"store{self._made}.db"), None

@@ -126,7 +126,8 @@ def overtaken(counter: Counter, url: str, pair: Pair, send: Send) -> list[Any]:
 
 # A server does not know by what was sent.
 @pytest.mark.parametrize(
-    ("place", "sender"), [*((place, "httpx") for place in PLACES), *(("asgi", sender) for sender in SENDERS if sender != "httpx")]
+    ("place", "sender"),
+    [*((place, "httpx") for place in PLACES), *(("asgi", sender) for sender in SENDERS if sender != "httpx")],
 )
 def test_a_handler_that_was_overtaken_is_refused_and_nothing_is_lost(
     tmp_path: Path, pair: Pair, place: str, sender: str

@@ -74,7 +74,7 @@ class Place:
     def fence(self) -> Fence:
         return decode(self.raw(), "it").fence
 
-    def keys(self) -> list[str]:
+    def listed(self) -> list[str]:
         found = self.client.list_objects_v2(Bucket=self.bucket).get("Contents", [])
         return sorted(each["Key"] for each in found)
 
@@ -154,7 +154,7 @@ def test_without_the_nonce_a_condition_takes_one_write_for_another(
     place.write(7, b"a")
     with pytest.raises(Conflict):
         changed_back()
-    monkeypatch.setattr(guard_module.secrets, "token_hex", lambda size: "0" * 2 * size)
+    monkeypatch.setattr("secrets.token_hex", lambda size: "0" * 2 * size)
     monkeypatch.setattr("tenure.fencing.objects.state._past", lambda before: ())
     place.write(7, b"a")
     changed_back()
@@ -205,7 +205,7 @@ def test_a_delete_keeps_the_fence(place: Place) -> None:
     with place.guard(9) as stored:
         stored.delete()
     assert place.read() is None
-    assert place.keys() == [KEY]
+    assert place.listed() == [KEY]
     with pytest.raises(StaleToken):
         place.write(7, b"b")
 
@@ -347,18 +347,18 @@ def test_many_workers_of_one_holder_lose_nothing(place: Place) -> None:
 
 def test_a_large_payload_has_its_own_object_and_a_raise_leaves_it(place: Place) -> None:
     place.write(7, BIG)
-    [_, payload] = place.keys()
+    [_, payload] = place.listed()
     assert payload.startswith(f"{KEY}.")
     assert len(place.raw()) < 1024
     with place.guard(9) as stored:
         assert stored.read() == BIG
-    assert place.keys() == [KEY, payload]
+    assert place.listed() == [KEY, payload]
     assert place.read() == BIG
     place.write(9, BIG + b"!")
-    assert len(place.keys()) == 2, "the payload before is discarded"
-    assert payload not in place.keys()
+    assert len(place.listed()) == 2, "the payload before is discarded"
+    assert payload not in place.listed()
     place.write(9, b"small")
-    assert place.keys() == [KEY]
+    assert place.listed() == [KEY]
 
 
 def test_a_refused_write_leaves_no_payload_behind(place: Place) -> None:
@@ -366,7 +366,7 @@ def test_a_refused_write_leaves_no_payload_behind(place: Place) -> None:
     with pytest.raises(StaleToken), place.guard(7) as old:
         old.write(BIG)
         place.write(9, b"b")
-    assert place.keys() == [KEY]
+    assert place.listed() == [KEY]
 
 
 def test_whoever_was_overtaken_is_told_when_its_payload_has_gone(place: Place) -> None:
@@ -379,7 +379,7 @@ def test_whoever_was_overtaken_is_told_when_its_payload_has_gone(place: Place) -
         place.write(9, b"c")
         slow.read()
     place.write(9, BIG)
-    place.client.delete_object(Bucket=place.bucket, Key=place.keys()[1])
+    place.client.delete_object(Bucket=place.bucket, Key=place.listed()[1])
     with pytest.raises(MissingRow), place.guard(9) as stored:
         stored.read()
     with pytest.raises(MissingRow):
@@ -395,7 +395,7 @@ def test_a_store_that_ignores_conditions_is_refused(place: Place, field: str) ->
     for _ in range(2):
         with pytest.raises(UnsafeSetup, match=field):
             place.write(7, b"a")
-    assert place.keys() == []
+    assert place.listed() == []
 
 
 def test_a_store_is_asked_once(place: Place) -> None:
@@ -424,7 +424,7 @@ def test_a_deleted_object_is_reported_at_the_write(place: Place) -> None:
     with pytest.raises(MissingRow, match="deleted"), place.guard(7) as stored:
         stored.write(BIG)
         place.client.delete_object(Bucket=place.bucket, Key=KEY)
-    assert place.keys() == []
+    assert place.listed() == []
 
 
 def test_versions_change_nothing(place: Place) -> None:

@@ -136,9 +136,10 @@ def test_a_lease_proves_what_its_grant_proves() -> None:
 
 def test_a_service_that_merely_enforces_loads_no_engine_and_no_driver() -> None:
     program = (
-        "import sys, tenure; tenure.fencing.psycopg; "
+        "import sys, tenure; tenure.fencing.psycopg, tenure.fencing.s3, tenure.fencing.httpx; "
         "print([m for m in sys.modules if m.startswith(('tenure.engines', 'tenure.core', 'tenure.client', "
-        "'tenure.protocols', 'tenure.sql.drivers', 'psycopg', 'sqlite3', 'redis', 'asyncio'))])"
+        "'tenure.protocols', 'tenure.sql.drivers', 'psycopg', 'sqlite3', 'redis', 'asyncio', 'boto', 'http', "
+        "'requests', 'fastapi', 'django'))])"
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
     assert told.stdout.strip() == "[]"

@@ -15,7 +15,6 @@ import requests.auth
 import tenure
 from tenure import fencing
 from tenure.errors import FenceRegression, MissingToken, NotRaised, StaleToken, UsageError
-from tenure.fencing.rule import Proof
 from tests.fencing.web_apps import Counter, _django
 from tests.servers.processes import PATIENCE
 from tests.servers.web import serve_asgi, serve_wsgi
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from tenure.fencing import Proof
 
     Act = Callable[[Proof], Any]
 
@@ -179,7 +180,7 @@ def test_django_rolls_back_what_a_refused_view_has_done(tmp_path: Path) -> None:
     from django.core.handlers.wsgi import WSGIHandler
     from django.db import connections, transaction
     from django.http import HttpResponse
-    from django.urls import get_resolver
+    from django.urls import clear_url_caches
 
     from tenure.integrations.django.http import fenced
     from tests.fencing.stores import DjangoSession
@@ -208,7 +209,7 @@ def test_django_rolls_back_what_a_refused_view_has_done(tmp_path: Path) -> None:
             path("atomic", fenced(work)),
             path("own", transaction.non_atomic_requests(alias)(fenced(work))),
         ]
-        get_resolver.cache_clear()
+        clear_url_caches()
         connections.settings[alias]["ATOMIC_REQUESTS"] = True
         try:
             with serve_wsgi(WSGIHandler()) as url:

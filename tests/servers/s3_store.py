@@ -66,7 +66,7 @@ class Handler(WSGIRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - werkzeug's
+    def log(self, type: str, message: str, *args: Any) -> None:
         pass
 
 

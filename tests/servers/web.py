@@ -52,5 +52,5 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 class _Handler(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the standard library's
+    def log_message(self, format: str, *args: Any) -> None:
         pass

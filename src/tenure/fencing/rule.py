@@ -219,8 +219,8 @@ def prove(
         if floor != token:
             # Co-holders have tokens of their own under one fence, which has room for the count of one.
             raise UsageError("seq: operations can be numbered under an exclusive lease only")
-    named = label or (lease.name if resource is None else resource)
-    return Proof(text("resource", named, RESOURCE_BYTES, 1), token, floor, _comparable(lease.authority), seq or 0), holder
+    named = text("resource", label or (lease.name if resource is None else resource), RESOURCE_BYTES, 1)
+    return Proof(named, token, floor, _comparable(lease.authority), seq or 0), holder
 
 
 def _shown(proof: Proof, resource: str | None, seq: int | None) -> tuple[Grant, int | None]:

@@ -29,6 +29,10 @@ __all__ = ["METHODS", "FencingMiddleware", "problem", "shown"]
 _FIELD = "HTTP_" + NAME.upper().replace("-", "_")
 
 
+def _nothing() -> None:
+    """What an iterable without `close` has to do at its end."""
+
+
 class FencingMiddleware:
     """Reads the token of each request, and answers for refusals."""
 
@@ -60,8 +64,7 @@ class FencingMiddleware:
                     has_started = has_started or bool(part)
                     yield part
             finally:
-                if hasattr(body, "close"):
-                    body.close()
+                getattr(body, "close", _nothing)()
         except TenureError as error:
             answer = problem(error, proof)
             if answer is None or has_started:

@@ -9,8 +9,8 @@ from tenure.errors import MissingRow, UsageError
 from tenure.fencing.rule import prove
 
 if TYPE_CHECKING:
-    from tenure.fencing.objects.guard import ObjectGuard
     from tenure.fencing.doors import Shown
+    from tenure.fencing.objects.guard import ObjectGuard
 
 KEY_BYTES: Final = 400
 """The longest key: errors can name it whole, and those of payloads are longer."""

@@ -1,8 +1,8 @@
 """What a state object says, and how it is written: the fence, and after it the payload or where the payload is.
 
 Promises: values and pure functions; bytes that are no state object are never read as "no fence". The fence is in the
-*body*, since an ETag covers the content and not the metadata; and each body has a nonce, so that no two are equal: equal
-contents have equal ETags, and a condition would take one for the other.
+*body*, since an ETag covers the content and not the metadata; and each body has a nonce, so that no two are equal:
+equal contents have equal ETags, and a condition would take one for the other.
 
 The form: one line of JSON, then the payload if it is small.
 

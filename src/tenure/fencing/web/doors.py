@@ -36,7 +36,9 @@ def header(lease: Shown, *, resource: str | None = None, seq: int | None = None)
     return {NAME: Sender(lease, resource, seq).field()}
 
 
-def httpx(lease: Shown, *, resource: str | None = None, seq: int | None = None, auth: Auth | None = None) -> HTTPXSender:
+def httpx(
+    lease: Shown, *, resource: str | None = None, seq: int | None = None, auth: Auth | None = None
+) -> HTTPXSender:
     """Show the token with requests of httpx: `client.put(url, auth=tenure.fencing.httpx(lease))`.
 
     Takes blocking clients and asyncio ones.
@@ -95,7 +97,7 @@ def raise_for_refusal(response: Any) -> None:
 
 
 def shown(request: Mapping[str, Any]) -> Proof:
-    """What a request shows, for a guard in its handler: `tenure.fencing.psycopg(connection, shown(scope), ...)`.
+    """Give what a request shows to its handler, whose guard takes it as it takes a lease.
 
     Args:
         request: ASGI's scope or WSGI's environ, which the `FencingMiddleware` of `tenure.integrations` has seen.

@@ -99,7 +99,9 @@ def _read(value: bytes) -> Proof:
         raise MalformedToken(f"{NAME}: {error}") from error
     # A type of RFC 9651 each: an item is its value and its parameters.
     bare, parameters = item if isinstance(item, tuple) else (item, {})
-    if not isinstance(parameters, dict) or (unknown := parameters.keys() - _KNOWN):
+    if not isinstance(parameters, dict):
+        raise MalformedToken(f"{NAME}: an item is needed")
+    if unknown := parameters.keys() - _KNOWN:
         raise MalformedToken(f"{NAME}: unknown parameters: {', '.join(sorted(unknown))}")
     token = _number("token", bare)
     floor = _number("floor", parameters["floor"]) if "floor" in parameters else token

@@ -26,7 +26,7 @@ class RequestsSender(AuthBase):
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
         """Prepare one request."""
         request.headers[NAME] = self._sender.field()
-        request.register_hook("response", self._hear)
+        request.register_hook("response", self._hear)  # type: ignore[no-untyped-call]
         return request if self._auth is None else self._auth(request)
 
     def _hear(self, response: Response, **_: Any) -> None:

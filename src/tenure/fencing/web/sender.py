@@ -1,7 +1,7 @@
 """What every sender does, whatever its library: show the token of a lease that is held, and hear refusals.
 
-Promises: a lost lease sends nothing; a stale token is a lost lease, as with the other guards. Does not promise that what
-was sent before the loss has not arrived, or will not: that is for the server to refuse.
+Promises: a lost lease sends nothing; a stale token is a lost lease, as with the other guards. Does not promise that
+what was sent before the loss does not arrive: that is for the server to refuse.
 """
 
 from __future__ import annotations

@@ -6,10 +6,12 @@
     def put(request, id):
         with tenure.fencing.django(connection, request.fencing, resource=f"orders/{id}"): ...
 
-Promises: a view with the decorator is not entered without a good token (428 and 400); what the guard refuses leaves the
-view, and every `atomic` around it, as an error, and becomes an answer only outside of them. Does not promise anything of
-a view that writes without a guard. Under ATOMIC_REQUESTS a view has begun its transaction when it is entered, where the
-guard can only check: take it out with `transaction.non_atomic_requests`, and let the guard's block be the transaction.
+Promises: a view with the decorator is not entered without a good token (428 and 400); what the guard refuses leaves
+the view, and every `atomic` around it, as an error, and becomes an answer only outside of them. Does not promise
+anything of a view that writes without a guard.
+
+Under ATOMIC_REQUESTS a view has begun its transaction when it is entered, where the guard can only check: take it out
+with `transaction.non_atomic_requests`, and let the guard's block be the transaction.
 """
 
 from __future__ import annotations
@@ -66,18 +68,19 @@ def fenced(view: V) -> V:
         MissingToken: which the middleware answers with 428.
         UsageError: the middleware is not there.
     """
-    if iscoroutinefunction(view):
 
-        async def checked(request: Any, *args: Any, **named: Any) -> Any:
-            _demand(request)
-            return await view(request, *args, **named)
-    else:
+    @functools.wraps(view)
+    def checked(request: Any, *args: Any, **named: Any) -> Any:
+        _demand(request)
+        return view(request, *args, **named)
 
-        def checked(request: Any, *args: Any, **named: Any) -> Any:
-            _demand(request)
-            return view(request, *args, **named)
+    @functools.wraps(view)
+    async def checked_later(request: Any, *args: Any, **named: Any) -> Any:
+        _demand(request)
+        return await view(request, *args, **named)
 
-    return functools.wraps(view)(checked)  # type: ignore[return-value]  # it takes and gives what the view does
+    made: Any = checked_later if iscoroutinefunction(view) else checked
+    return made  # type: ignore[no-any-return]  # it takes and gives what the view does
 
 
 def _demand(request: Any) -> None:
