@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.fencing.drivers import every, find
 from tests.fencing.servers import Servers, missing
-from tests.fencing.stores import DRIVERS, Driver, Session
+from tests.fencing.stores import SQL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.fencing.session import Driver, Session
 
 
 @pytest.fixture(scope="session")
@@ -36,8 +39,7 @@ class Rig:
         self.url = url
 
     async def session(self) -> Session:
-        made: Session = await self.driver.session(self.url)
-        return made
+        return await self.driver.session(self.url)
 
     def run(self, scenario: Callable[..., Any]) -> None:
         """Run a scenario with as many sessions as it has arguments."""
@@ -53,14 +55,31 @@ class Rig:
         asyncio.run(body())
 
 
-@pytest.fixture(params=sorted(DRIVERS))
-def rig(request: pytest.FixtureRequest, servers: Servers) -> Rig:
-    """Each driver in turn, on a store with the tables."""
-    driver = DRIVERS[request.param]
-    made = Rig(driver, new_url(servers, driver.store))
+def made(name: str, servers: Servers) -> Rig:
+    """A driver on a store that is ready for it."""
+    driver = find(name)
+    rig = Rig(driver, new_url(servers, driver.store))
 
     async def prepare(session: Session) -> None:
         await session.prepare()
 
-    made.run(prepare)
-    return made
+    rig.run(prepare)
+    return rig
+
+
+@pytest.fixture(params=sorted(every()))
+def rig(request: pytest.FixtureRequest, servers: Servers) -> Rig:
+    """Each driver in turn."""
+    return made(request.param, servers)
+
+
+@pytest.fixture(params=sorted(every().keys() - {"file"}))
+def counted(request: pytest.FixtureRequest, servers: Servers) -> Rig:
+    """Each driver in turn whose fence has room for operation numbers."""
+    return made(request.param, servers)
+
+
+@pytest.fixture(params=sorted(SQL))
+def sql(request: pytest.FixtureRequest, servers: Servers) -> Rig:
+    """Each driver of a database in turn, on a store with the tables."""
+    return made(request.param, servers)

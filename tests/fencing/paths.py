@@ -13,7 +13,8 @@ from tenure.errors import StaleToken
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tests.fencing.stores import Session
+    from tests.fencing.plain import Keys
+    from tests.fencing.session import Driver, Session
 
     Pause = Callable[[str], Awaitable[None]]
 
@@ -22,17 +23,13 @@ class Fault(Exception):
     """The work of a holder fails."""
 
 
-async def write(session: Session, value: int) -> None:
-    await session.do(f"UPDATE counter SET v = {value} WHERE id = 1")
-
-
 async def guarded(session: Session, lease: Any, pause: Pause) -> None:
     """One guarded transaction."""
     await pause("granted")
     async with session.guard(lease):
         value = await session.value()
         await pause("read")
-        await write(session, value + 1)
+        await session.write(value + 1)
         await pause("written")
 
 
@@ -43,7 +40,7 @@ async def guarded_twice(session: Session, lease: Any, pause: Pause) -> None:
         value = await session.value()
     await pause("read")
     async with session.guard(lease):
-        await write(session, value + 1)
+        await session.write(value + 1)
         await pause("written")
 
 
@@ -55,7 +52,7 @@ async def opened(session: Session, lease: Any, pause: Pause) -> None:
     async with session.guard(lease):
         value = await session.value()
         await pause("read")
-        await write(session, value + 1)
+        await session.write(value + 1)
     await pause("written")
     await session.commit()
 
@@ -66,7 +63,7 @@ async def unfenced(session: Session, lease: Any, pause: Pause) -> None:
     value = await session.value()
     await session.rollback()
     await pause("read")
-    await write(session, value + 1)
+    await session.write(value + 1)
     await pause("written")
     await session.commit()
 
@@ -78,7 +75,7 @@ async def asked(session: Session, lease: Any, pause: Pause) -> None:
     await session.rollback()
     lease.check()
     await pause("read")
-    await write(session, value + 1)
+    await session.write(value + 1)
     await pause("written")
     await session.commit()
 
@@ -90,20 +87,17 @@ async def read_before_raise(session: Session, lease: Any, pause: Pause) -> None:
     await session.rollback()
     await pause("read")
     async with session.guard(lease):
-        await write(session, value + 1)
+        await session.write(value + 1)
         await pause("written")
 
 
 async def write_without_raise(session: Session, lease: Any, pause: Pause) -> None:
-    """The fence beside the value: compared and raised by the write itself, in one statement."""
+    """The fence beside the value: compared and raised by the write itself, in one step."""
     await pause("granted")
     value = await session.value()
     await session.rollback()
     await pause("read")
-    await session.do(
-        f"UPDATE counter SET v = {value + 1}, fence = {lease.token} WHERE id = 1 AND fence <= {lease.token}"
-    )
-    if await session.one("SELECT fence FROM counter WHERE id = 1") != lease.token:
+    if not await session.write_beside(value + 1, lease.token):
         await session.rollback()
         raise StaleToken("stale")
     await pause("written")
@@ -113,14 +107,14 @@ async def write_without_raise(session: Session, lease: Any, pause: Pause) -> Non
 async def check_then_write(session: Session, lease: Any, pause: Pause) -> None:
     """Raise, read, check and write, each right by itself."""
     await pause("granted")
-    await raise_column(session, lease, "<=")
+    await raise_beside(session, lease, strict=False)
     value = await session.value()
-    if await session.one("SELECT fence FROM counter WHERE id = 1") != lease.token:
+    if await session.beside() != lease.token:
         await session.rollback()
         raise StaleToken("stale")
     await session.rollback()
     await pause("read")
-    await write(session, value + 1)
+    await session.write(value + 1)
     await pause("written")
     await session.commit()
 
@@ -128,26 +122,36 @@ async def check_then_write(session: Session, lease: Any, pause: Pause) -> None:
 async def strict(session: Session, lease: Any, pause: Pause) -> None:
     """As it should be, but a token counts once only."""
     await pause("granted")
-    await raise_column(session, lease, "<")
+    await raise_beside(session, lease, strict=True)
     value = await session.value()
     await session.rollback()
     await pause("read")
-    await session.do(f"UPDATE counter SET v = {value + 1} WHERE id = 1 AND fence = {lease.token}")
-    if await session.one("SELECT fence FROM counter WHERE id = 1") != lease.token:
+    if not await session.write_beside(value + 1, lease.token, strict=True):
         await session.rollback()
         raise StaleToken("stale")
     await pause("written")
     await session.commit()
 
 
-async def raise_column(session: Session, lease: Any, comparison: str) -> None:
+async def forgetful(session: Keys, lease: Any, pause: Pause) -> None:
+    """As it should be, but the fence has a TTL, so that it does not stay behind for ever."""
+    await pause("granted")
+    if not await session.raise_for_a_moment(lease.token):
+        raise StaleToken("stale")
+    value = await session.value()
+    await pause("read")
+    if not await session.write_under_a_moment(value + 1, lease.token):
+        raise StaleToken("stale")
+    await pause("written")
+
+
+async def raise_beside(session: Session, lease: Any, *, strict: bool) -> None:
     """Raise the fence beside the value, committed."""
-    found = await session.one("SELECT fence FROM counter WHERE id = 1")
-    if not (found < lease.token if comparison == "<" else found <= lease.token):
+    found = await session.beside()
+    if not (found < lease.token if strict else found <= lease.token):
         await session.rollback()
         raise StaleToken("stale")
-    await session.do(f"UPDATE counter SET fence = {lease.token} WHERE id = 1 AND fence {comparison} {lease.token}")
-    await session.commit()
+    await session.raise_beside(lease.token)
 
 
 PATHS: dict[str, Any] = {"guarded": guarded, "guarded twice": guarded_twice, "opened": opened}
@@ -160,5 +164,17 @@ NAIVE: dict[str, Any] = {
     "write without raise": write_without_raise,
     "check then write": check_then_write,
     "strict comparison": strict,
+    "TTL on the fence": forgetful,
 }
 """Must be found out."""
+
+
+def paths_of(driver: Driver) -> list[str]:
+    """The paths that a driver's store can be worked on by: ours."""
+    # Without transactions of the user's there is none to be opened before.
+    return [path for path in PATHS if driver.store not in ("redis", "file", "s3") or path != "opened"]
+
+
+def naive_of(driver: Driver) -> list[str]:
+    """And those that must be found out."""
+    return [path for path in NAIVE if driver.store == "redis" or path != "TTL on the fence"]

@@ -1,4 +1,4 @@
-"""The stores that guards protect, each by each of its drivers, with one face for tests.
+"""The databases that guards protect, each by each of its drivers, with one face for tests; others are in `plain.py`.
 
 A `Session` is one connection. Its methods may wait: those of blocking drivers block, so a test that wants two of them
 at work at once runs them in threads or processes of their own.
@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from abc import ABC, abstractmethod
-from contextlib import asynccontextmanager
 from functools import partial
-from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -24,77 +21,12 @@ from sqlalchemy.orm import Session as ORMSession
 
 from tenure import fencing
 from tenure.sql.statements import schema
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+from tests.fencing.session import Driver, Session
 
 TABLES = (
     "CREATE TABLE counter (id INTEGER NOT NULL PRIMARY KEY, v BIGINT NOT NULL, fence BIGINT)",
     "INSERT INTO counter VALUES (1, 0, 0), (2, 0, NULL)",
 )
-
-
-class Session(ABC):
-    """One connection of one driver."""
-
-    dialect: str
-
-    @abstractmethod
-    async def do(self, statement: str) -> None:
-        """Run a statement, in a transaction of the driver's own making if none has begun."""
-
-    @abstractmethod
-    async def one(self, statement: str) -> Any:
-        """The first column of the first row."""
-
-    @abstractmethod
-    async def begin(self) -> None:
-        """Begin a transaction by hand, as the driver's users do."""
-
-    @abstractmethod
-    async def commit(self) -> None: ...
-
-    @abstractmethod
-    async def rollback(self) -> None: ...
-
-    @abstractmethod
-    async def close(self) -> None: ...
-
-    @abstractmethod
-    def make(self, lease: Any, **named: Any) -> Any:
-        """The guard under test."""
-
-    async def open(self, lease: Any, **named: Any) -> None:
-        result = fencing.open(self.connection, lease, **named)
-        if result is not None:
-            await result
-
-    connection: Any
-
-    @asynccontextmanager
-    async def guard(self, lease: Any, **named: Any) -> AsyncIterator[None]:
-        """The guard, blocking or not."""
-        made = self.make(lease, **named)
-        if hasattr(made, "__aenter__"):
-            async with made as connection:
-                assert connection is self.connection
-                yield
-        else:
-            with made as connection:
-                assert connection is self.connection
-                yield
-
-    async def value(self) -> int:
-        """The counter."""
-        value = await self.one("SELECT v FROM counter WHERE id = 1")
-        assert isinstance(value, int)
-        return value
-
-    async def prepare(self) -> None:
-        """Make the tables, as a user's migrations do."""
-        for statement in [*split(schema("fence", self.dialect)), *TABLES]:
-            await self.do(statement)
-        await self.commit()
 
 
 def split(script: str) -> list[str]:
@@ -103,7 +35,17 @@ def split(script: str) -> list[str]:
     return [statement for statement in bare.split(";") if statement.strip()]
 
 
-class SQLite3Session(Session):
+class Tables(Session):
+    """One connection to a database."""
+
+    async def prepare(self) -> None:
+        """Make the tables, as a user's migrations do."""
+        for statement in [*split(schema("fence", self.dialect)), *TABLES]:
+            await self.do(statement)
+        await self.commit()
+
+
+class SQLite3Session(Tables):
     dialect = "sqlite"
 
     def __init__(self, url: str) -> None:
@@ -135,7 +77,7 @@ class SQLite3Session(Session):
         await super().prepare()
 
 
-class PsycopgSession(Session):
+class PsycopgSession(Tables):
     dialect = "postgresql"
 
     def __init__(self, url: str) -> None:
@@ -165,7 +107,7 @@ class PsycopgSession(Session):
         return fencing.psycopg(self.connection, lease, **named)
 
 
-class AsyncPsycopgSession(Session):
+class AsyncPsycopgSession(Tables):
     dialect = "postgresql"
 
     @classmethod
@@ -197,7 +139,7 @@ class AsyncPsycopgSession(Session):
         return fencing.psycopg(self.connection, lease, **named)
 
 
-class AsyncPGSession(Session):
+class AsyncPGSession(Tables):
     dialect = "postgresql"
 
     @classmethod
@@ -239,7 +181,7 @@ class AsyncPGSession(Session):
         return fencing.asyncpg(self.connection, lease, **named)
 
 
-class PyMySQLSession(Session):
+class PyMySQLSession(Tables):
     dialect = "mysql"
 
     def __init__(self, url: str) -> None:
@@ -284,7 +226,7 @@ def alchemy_url(url: str, engines: dict[str, str]) -> tuple[str, str]:
     return (scheme, f"{engines[scheme]}://{rest}") if mark else ("sqlite", f"{engines['sqlite']}:///{url}")
 
 
-class AlchemySession(Session):
+class AlchemySession(Tables):
     """A `Connection`, or a `Session`, of an engine of its own."""
 
     def __init__(self, url: str, make: Any) -> None:
@@ -316,7 +258,7 @@ class AlchemySession(Session):
         return fencing.sqlalchemy(self.connection, lease, **named)
 
 
-class AsyncAlchemySession(Session):
+class AsyncAlchemySession(Tables):
     @classmethod
     async def connect(cls, url: str, make: Any) -> AsyncAlchemySession:
         made = cls()
@@ -356,7 +298,7 @@ class AsyncAlchemySession(Session):
 BACKENDS = {"postgresql": "postgresql", "mysql": "mysql", "sqlite": "sqlite3"}
 
 
-class DjangoSession(Session):
+class DjangoSession(Tables):
     """A connection of Django's under an alias of its own."""
 
     count = 0
@@ -432,24 +374,7 @@ class DjangoSession(Session):
         return fencing.django(self.connection, lease, **named)
 
 
-class Driver(NamedTuple):
-    """One way to reach one kind of store.
-
-    Attributes:
-        store: "sqlite", "postgresql", "mysql", "s3".
-        connect: makes a session; may be awaited for.
-    """
-
-    name: str
-    store: str
-    connect: Any
-
-    async def session(self, url: str) -> Any:
-        made = self.connect(url)
-        return await made if isawaitable(made) else made
-
-
-DRIVERS = {
+SQL = {
     driver.name: driver
     for driver in (
         Driver("sqlite3", "sqlite", SQLite3Session),

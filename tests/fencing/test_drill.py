@@ -10,31 +10,31 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fencing.drill import DRIVERS as ALL
 from tests.fencing.drill import play, prepare
-from tests.fencing.objects import OBJECT_PATHS
-from tests.fencing.paths import NAIVE, PATHS
+from tests.fencing.drivers import every, find
+from tests.fencing.paths import NAIVE, paths_of
 from tests.fencing.servers import missing
-from tests.fencing.stores import DRIVERS
 
 if TYPE_CHECKING:
     from tests.fencing.drill import Tally
     from tests.fencing.servers import Servers
 
-ROUNDS = {"sqlalchemy": 40, "django": 90}
+ROUNDS = {"sqlalchemy": 40, "django": 90, "redis": 130, "file": 250, "s3": 50}
 """Of each path, with each of the ways to a guard that has more than one; 170 with the others."""
 
 NAIVE_ROUNDS = 40
 
-OBJECT_ROUNDS = {"object guarded": 60, "object guarded twice": 30}
-"""Of each path of the object store, of which a round takes longer."""
-
-OBJECT_FOUND = ["object no condition", "object no raise", "object read before raise"]
-"""What the tests look for; the command looks for all of `OBJECT_NAIVE`."""
+FOUND_OUT = {
+    **dict.fromkeys(("sqlite3", "psycopg", "pymysql"), tuple(NAIVE)[:6]),
+    "redis": ("unfenced", "read before raise", "write without raise", "check then write", "TTL on the fence"),
+    "file": ("unfenced", "read before raise", "check then write"),
+    "s3": ("read before raise", "check then write"),
+}
+"""What is tried with which driver; the command tries all of it."""
 
 
 def drilled(servers: Servers, driver: str, path: str, rounds: int) -> tuple[Tally, list[str]]:
-    store = ALL[driver].store
+    store = find(driver).store
     if reason := missing(store):
         pytest.skip(reason)
     url, server = servers.new(store)
@@ -43,8 +43,7 @@ def drilled(servers: Servers, driver: str, path: str, rounds: int) -> tuple[Tall
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize(("driver", "path"), [(name, path) for name in every() for path in paths_of(find(name))])
 def test_a_guard_loses_nothing_and_denies_nobody(servers: Servers, driver: str, path: str) -> None:
     rounds = ROUNDS.get(driver.partition("-")[0], 170)
     tally, notes = drilled(servers, driver, path, rounds)
@@ -52,23 +51,11 @@ def test_a_guard_loses_nothing_and_denies_nobody(servers: Servers, driver: str, 
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("path", NAIVE)
-@pytest.mark.parametrize("driver", ["sqlite3", "psycopg", "pymysql"])
+@pytest.mark.parametrize(
+    ("driver", "path"),
+    [(name, path) for name, paths in FOUND_OUT.items() for path in paths],
+)
 def test_what_looks_right_and_is_not_is_found_out(servers: Servers, driver: str, path: str) -> None:
     tally, _ = drilled(servers, driver, path, NAIVE_ROUNDS)
     assert not tally.is_safe
     assert tally.denied if path == "strict comparison" else tally.lost, tally
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("path", OBJECT_PATHS)
-def test_the_guard_of_objects_loses_nothing_and_denies_nobody(servers: Servers, path: str) -> None:
-    tally, notes = drilled(servers, "boto3", path, OBJECT_ROUNDS[path])
-    assert tally.is_safe, (tally, notes[:3])
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("path", OBJECT_FOUND)
-def test_what_looks_right_with_objects_and_is_not_is_found_out(servers: Servers, path: str) -> None:
-    tally, _ = drilled(servers, "boto3", path, NAIVE_ROUNDS // 2)
-    assert tally.lost, tally

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.fencing.drivers import find
 from tests.fencing.servers import missing
-from tests.fencing.stores import DRIVERS
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +56,7 @@ MUTANTS = (
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[f"{m.rule}-{m.what}-{m.path}" for m in MUTANTS])
 def test_the_drill_finds_out_a_guard_without(mutant: Mutant, tmp_path: Path) -> None:
-    if reason := missing(DRIVERS[mutant.driver].store):
+    if reason := missing(find(mutant.driver).store):
         pytest.skip(reason)
     shutil.copytree(ROOT / "src" / "tenure", tmp_path / "tenure", ignore=shutil.ignore_patterns("__pycache__"))
     target = tmp_path / "tenure" / mutant.file

@@ -11,7 +11,7 @@ committed transactions keeps its fences.
 
 from __future__ import annotations
 
-from tenure.fencing.doors import asyncpg, django, open, psycopg, pymysql, schema, sqlalchemy, sqlite3
+from tenure.fencing.doors import asyncpg, django, file, open, psycopg, pymysql, redis, schema, sqlalchemy, sqlite3
 from tenure.fencing.guard import AsyncGuard, Guard
 from tenure.fencing.objects.doors import read_s3, s3
 from tenure.fencing.places import Row
@@ -25,6 +25,7 @@ __all__ = [
     "Row",
     "asyncpg",
     "django",
+    "file",
     "header",
     "httpx",
     "open",
@@ -32,6 +33,7 @@ __all__ = [
     "pymysql",
     "raise_for_refusal",
     "read_s3",
+    "redis",
     "requests",
     "s3",
     "schema",
