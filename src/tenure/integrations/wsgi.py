@@ -52,26 +52,32 @@ class FencingMiddleware:
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterator[bytes]:
         """Handle one request."""
-        has_started = False
+        is_started = has_sent = False
         proof: Proof | None = None
+
+        def starting(*said: Any) -> Any:
+            nonlocal is_started
+            is_started = True
+            return start_response(*said)
+
         try:
             proof = self._proof(environ)
             if proof is not None and self._door is not None:
                 self._door(proof)
-            body = self._app(environ | {KEY: proof}, start_response)
+            body = self._app(environ | {KEY: proof}, starting)
             try:
                 for part in body:
-                    has_started = has_started or bool(part)
+                    has_sent = has_sent or bool(part)
                     yield part
             finally:
                 getattr(body, "close", _nothing)()
         except TenureError as error:
             answer = problem(error, proof)
-            if answer is None or has_started:
+            if answer is None or has_sent:
                 raise
             status = f"{answer.status} {HTTPStatus(answer.status).phrase}"
-            # Nothing was sent yet, so that whatever was started is replaced.
-            start_response(status, list(answer.headers), sys.exc_info())
+            # What was started and not sent is replaced, which a server wants to be told of by the error.
+            start_response(status, list(answer.headers), *([sys.exc_info()] if is_started else []))
             yield answer.body
 
     def _proof(self, environ: Environ) -> Proof | None:
