@@ -18,6 +18,7 @@ from tenure.errors import (
     StaleToken,
     TenureError,
     UsageError,
+    WrongResource,
     _Refusal,
 )
 from tenure.fencing import rule
@@ -106,6 +107,29 @@ def test_a_bare_token_must_say_what_it_protects() -> None:
         prove(7)
     assert prove(7, "r") == (Proof("r", 7, 7), None)
     assert prove(TOKEN_MAX, "r")[0].token == TOKEN_MAX
+
+
+def test_a_proof_proves_itself_and_nothing_else() -> None:
+    proof = Proof("r", 7, 7, "redis/app", 3)
+    assert prove(proof) == prove(proof, "r") == (proof, None)
+    assert proof.of("r") is proof
+    for resource in ("R", "r "):
+        with pytest.raises(WrongResource):
+            prove(proof, resource)
+        with pytest.raises(WrongResource):
+            proof.of(resource)
+    assert prove(proof, label="a place")[0].resource == "a place"
+    assert prove(proof._replace(seq=0), seq=5)[0].seq == 5
+    with pytest.raises(UsageError, match="by itself"):
+        prove(proof, seq=5)
+    for wrong in (
+        proof._replace(token=0),
+        proof._replace(floor=8),
+        proof._replace(floor=5),
+        proof._replace(resource=""),
+    ):
+        with pytest.raises(UsageError):
+            prove(wrong)
 
 
 def test_a_floor_above_its_token_is_refused() -> None:
