@@ -250,11 +250,13 @@ def behind_auth() -> Iterator[str]:
 
 def test_senders_go_with_other_auth() -> None:
     with behind_auth() as url:
-        answer = httpx.put(url, auth=fencing.httpx(7, resource="r", auth=httpx.DigestAuth("me", "secret")))
+        answer = httpx.put(
+            url, timeout=PATIENCE, auth=fencing.httpx(7, resource="r", auth=httpx.DigestAuth("me", "secret"))
+        )
         assert answer.text.startswith("Digest")
 
         async def later() -> str:
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(timeout=PATIENCE) as client:
                 sender = fencing.httpx(7, resource="r", auth=httpx.DigestAuth("me", "secret"))
                 return (await client.put(url, auth=sender)).text
 
@@ -270,7 +272,7 @@ def test_a_rightful_holder_that_is_refused_raises_an_alarm_and_keeps_its_lease(s
         if sender == "async":
 
             async def later() -> None:
-                async with tenure.AsyncClient("memory://") as client, httpx.AsyncClient() as web:
+                async with tenure.AsyncClient("memory://") as client, httpx.AsyncClient(timeout=PATIENCE) as web:
                     lease = await client.lock("counter").acquire()
                     with pytest.raises(FenceRegression):
                         await web.put(url, auth=fencing.httpx(lease))
@@ -282,7 +284,7 @@ def test_a_rightful_holder_that_is_refused_raises_an_alarm_and_keeps_its_lease(s
         with tenure.Client("memory://") as client, client.lock("counter") as lease:
             with pytest.raises(FenceRegression):
                 if sender == "httpx":
-                    httpx.put(url, auth=fencing.httpx(lease))
+                    httpx.put(url, timeout=PATIENCE, auth=fencing.httpx(lease))
                 else:
                     requests.put(url, auth=fencing.requests(lease), timeout=PATIENCE)
             assert lease.held
@@ -311,7 +313,7 @@ def test_a_refusal_of_another_token_leaves_the_lease_alone() -> None:
 
     with serve_asgi(app) as url, tenure.Client("memory://") as client, client.lock("counter") as lease:
         with pytest.raises(StaleToken):
-            httpx.put(url, auth=fencing.httpx(lease))
+            httpx.put(url, timeout=PATIENCE, auth=fencing.httpx(lease))
         assert lease.held
 
 
@@ -322,7 +324,7 @@ def test_what_others_answer_is_left_to_the_caller() -> None:
         await send({"type": "http.response.body", "body": b'{"type": "about:blank"}'})
 
     with serve_asgi(app) as url:
-        with httpx.stream("PUT", url, auth=fencing.httpx(7, resource="r")) as answer:
+        with httpx.stream("PUT", url, timeout=PATIENCE, auth=fencing.httpx(7, resource="r")) as answer:
             assert answer.status_code == 412
             assert not answer.is_closed
             assert answer.read() == b'{"type": "about:blank"}'
@@ -342,8 +344,8 @@ def test_an_operation_that_is_sent_twice_is_done_once() -> None:
 
     with asgi(act) as url:
         sender = fencing.httpx(7, resource="counter", seq=1)
-        httpx.put(url, auth=sender)
+        httpx.put(url, timeout=PATIENCE, auth=sender)
         with pytest.raises(tenure.StaleOperation) as refused:
-            httpx.put(url, auth=sender)
+            httpx.put(url, timeout=PATIENCE, auth=sender)
     assert refused.value.applied == 1
     assert done == [1]

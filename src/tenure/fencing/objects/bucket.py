@@ -1,8 +1,8 @@
 """The few requests that the guard makes of a bucket, by boto3, and what their answers mean.
 
-Promises: an answer is one of: done; refused, with no effect; none, and then nobody knows. Does not promise that a
-request was sent once: boto3 repeats what got no answer, so a condition that failed may have been met by the first of
-two. Whoever puts looks at the nonce.
+Promises: an answer is one of: done; refused, with no effect; none, and then nobody knows. What boto3 repeated by itself
+before it was refused is the last of these: the first of two may have been done, and the second one met it. Whoever puts
+looks at the nonce. Does not promise anything of a client whose answers hide that it repeats.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Bucket:
         """Write a state in place of the one before, or where there is none.
 
         Raises:
-            Refused: another one is there; or this one, put twice by boto3.
+            Refused: another one is there.
             Unanswered: nobody knows.
             botocore's errors: refused for another reason.
         """
@@ -115,11 +115,10 @@ class Bucket:
                 self._probe(f"{self._key}.{nonce}")
                 break
             except Refused as error:
-                # Or boto3 has put something twice, and the second one met the first.
-                if is_last:
-                    raise UnsafeSetup(f"{self.name}: the store refuses a condition that holds") from error
+                raise UnsafeSetup(f"{self.name}: the store refuses a condition that holds") from error
             except Unanswered as error:
-                raise error.__cause__ or error from None
+                if is_last:
+                    raise error.__cause__ or error from None
             finally:
                 self.discard(nonce)
         _honouring.add(which)
@@ -154,12 +153,16 @@ class Bucket:
         try:
             answer = self._client.put_object(Bucket=self._bucket, Key=key, Body=body, **condition)
         except ParamValidationError as error:
-            raise UnsafeSetup("this boto3 knows no conditions; install a newer one") from error
+            if any(name in str(error) for name in condition):
+                raise UnsafeSetup("this boto3 knows no conditions; install a newer one") from error
+            raise
         except ClientError as error:
+            said = error.response["ResponseMetadata"]
+            # What boto3 has put before, without an answer, may have been done, or may come yet.
+            if said["HTTPStatusCode"] >= 500 or said.get("RetryAttempts"):
+                raise Unanswered from error
             if _code(error) in _REFUSED and condition:
                 raise Refused from error
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500:
-                raise Unanswered from error
             raise
         except BotoCoreError as error:
             raise Unanswered from error

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from tenure.fencing.doors import Shown
     from tenure.fencing.objects.guard import ObjectGuard
 
-KEY_BYTES: Final = 400
+KEY_BYTES: Final = 300
 """The longest key: errors can name it whole, and those of payloads are longer."""
+
+BUCKET_BYTES: Final = 200
+"""The longest name of a bucket, or of an access point."""
 
 LOOKS: Final = 5
 
@@ -33,7 +36,7 @@ def s3(client: Any, lease: Shown, *, bucket: str, key: str, seq: int | None = No
         client: boto3's, `boto3.client("s3")`, with whatever retries.
         lease: who asks.
         bucket: it exists already.
-        key: of 1 to 400 bytes.
+        key: of 1 to 300 bytes.
         seq: the number of this operation, from 1, rising: a delayed duplicate of it is refused. Exclusive leases only.
 
     Raises, on entering:
@@ -96,4 +99,4 @@ def read_s3(client: Any, *, bucket: str, key: str) -> bytes | None:
 def _place(client: Any, bucket: str, key: str) -> tuple[str, str]:
     if not hasattr(client, "put_object") or not hasattr(client, "get_object"):
         raise UsageError(f'client: what boto3.client("s3") makes is needed, not {type(client).__name__}')
-    return text("bucket", bucket, 100, 1), text("key", key, KEY_BYTES, 1)
+    return text("bucket", bucket, BUCKET_BYTES, 1), text("key", key, KEY_BYTES, 1)

@@ -164,9 +164,9 @@ class ObjectGuard:
         """Put a state in place of another, until it is known what became of that; and what is there then.
 
         Raises:
-            OutcomeUnknown: there were no answers, and it may still land. Nothing else can, until it does or cannot.
-            Conflict: the store keeps saying that others are at work on the key, and they are not.
-            botocore's errors: refused; or, where nothing could be put before, out of reach.
+            OutcomeUnknown: no answer tells, and it may land as long as nobody else's write does.
+            Conflict: the store kept saying that others are at work on the key, and it is as it was.
+            botocore's errors: the store refused.
         """
         doubt: BaseException | None = None
         for attempt in range(TRIES):
@@ -178,7 +178,11 @@ class ObjectGuard:
                 doubt = error.__cause__
             except Refused:
                 pass
-            now = self._look_again()
+            except Exception as error:
+                if doubt is None:
+                    raise
+                raise OutcomeUnknown(f"no answer to a write of {self._bucket.name}, and then a refusal") from error
+            now = self._look_again(doubt)
             what = fate(before.state if before else None, after, now.state if now else None)
             if what is not Fate.PENDING:
                 return what, now
@@ -187,11 +191,12 @@ class ObjectGuard:
             raise OutcomeUnknown(f"no answer to a write of {self._bucket.name}") from doubt
         raise self._conflict(f"is at work for others, {TRIES} times in a row")
 
-    def _look_again(self) -> Found | None:
+    def _look_again(self, doubt: BaseException | None) -> Found | None:
         try:
             return self._bucket.get()
         except Exception as error:
-            # Even if the condition is said not to hold: boto3 may have put twice, and the first one landed.
+            if doubt is None:
+                raise
             raise OutcomeUnknown(f"no look at {self._bucket.name} tells whether a write was done") from error
 
     def _judge(self, found: Found | None) -> Verdict:
