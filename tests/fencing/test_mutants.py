@@ -49,6 +49,9 @@ MUTANTS = (
     Mutant("D1", "the raise is not committed", "fencing/guard.py", "            await self._database.end(None)\n", "            await self._database.end(_Refused())\n", "psycopg", "guarded", lost=False),
     Mutant("D1", "nobody raises", "fencing/guard.py", "                await self._raise()\n                verdict, fence = await self._begin()\n", "                pass\n", "sqlite3", "guarded", lost=False),
     Mutant("D1", "who has not raised works", "fencing/rule.py", "if fence.token < proof.floor:\n        return Verdict.NOT_RAISED", "if False:\n        return Verdict.NOT_RAISED", "sqlite3", "guarded twice"),
+    Mutant("B8", "a stale step is done", "fencing/keyspace/lua/check.lua", "if stale or below(token, ARGV[2])", "if foreign", "redis", "guarded"),
+    Mutant("D1", "nobody raises", "fencing/keyspace/section.py", "if not self._is_raised or self._proof.seq:", "if False:", "redis", "guarded", lost=False),
+    Mutant("D1", "the replacement is not checked", "fencing/files/guard.py", "if verdict is Verdict.ACCEPTED:", "if True:", "file", "guarded"),
     Mutant("B8", "equal tokens are stale", "fencing/rule.py", "fence.intent) > proof.token", "fence.intent) >= proof.token", "sqlite3", "guarded", lost=False),
 )  # fmt: skip
 

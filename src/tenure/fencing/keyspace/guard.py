@@ -7,7 +7,8 @@ the block ends with an error.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
 import redis
 from redis.commands import AsyncCoreCommands, CoreCommands
@@ -79,6 +80,8 @@ class FencedRedis(_Face, CoreCommands):
     `eval` runs a script of your own under the same check; it cannot be in a pipeline.
     """
 
+    _is_async_client: Literal[False] = False
+
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run one command; all other methods come here.
 
@@ -100,6 +103,8 @@ class FencedRedis(_Face, CoreCommands):
 class AsyncFencedRedis(_Face, AsyncCoreCommands):  # type: ignore[misc] # two of its own parents do not agree
     """The commands of a `redis.asyncio.Redis`, each of them one checked step; as `FencedRedis`."""
 
+    _is_async_client: Literal[True] = True
+
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run one command; as `FencedRedis.execute_command`.
 
@@ -114,6 +119,8 @@ class AsyncFencedRedis(_Face, AsyncCoreCommands):  # type: ignore[misc] # two of
 
 class FencedPipeline(_Face, CoreCommands):
     """Commands that are one atomic step: checked once, then done one after the other, with nobody between."""
+
+    _is_async_client: Literal[False] = False
 
     def __init__(self, section: Section, client: Any) -> None:
         super().__init__(section, client)
@@ -154,6 +161,8 @@ class FencedPipeline(_Face, CoreCommands):
 
 class AsyncFencedPipeline(_Face, AsyncCoreCommands):  # type: ignore[misc] # as above
     """Commands that are one atomic step; as `FencedPipeline`."""
+
+    _is_async_client: Literal[True] = True
 
     def __init__(self, section: Section, client: Any) -> None:
         super().__init__(section, client)
@@ -217,7 +226,7 @@ def _read(client: Any, asked: Command, reply: Any) -> Any:
     """A reply as the driver gives it."""
     if isinstance(reply, Exception):
         return reply
-    callbacks = _callbacks(legacy=client.get_connection_kwargs().get("legacy_responses", True))
+    callbacks = _callbacks(bool(client.get_connection_kwargs().get("legacy_responses", True)))
     name = asked.words[0]
     known: Callable[..., Any] | None = callbacks.get(name)
     if known is None and len(asked.words) > 1 and isinstance(asked.words[1], str):
@@ -227,11 +236,7 @@ def _read(client: Any, asked: Command, reply: Any) -> Any:
     return known(reply, **{name: value for name, value in asked.options.items() if name != "keys"})
 
 
-_CALLBACKS: dict[bool, Any] = {}
-
-
-def _callbacks(*, legacy: bool) -> Any:
+@cache
+def _callbacks(legacy: bool) -> Any:
     """How the driver reads replies of RESP2, which is what a script's commands give, whatever the connection speaks."""
-    if legacy not in _CALLBACKS:
-        _CALLBACKS[legacy] = redis.Redis(protocol=2, legacy_responses=legacy).response_callbacks
-    return _CALLBACKS[legacy]
+    return redis.Redis(protocol=2, legacy_responses=legacy).response_callbacks

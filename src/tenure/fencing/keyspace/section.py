@@ -71,7 +71,7 @@ class Section:
         self._proof = proof
         self._holder = holder
         self._key = fence_key(proof.resource)
-        self._encoder = wire.client.get_encoder()
+        self._words = str(proof.token), str(proof.floor), proof.authority.encode()
         self._is_raised = self._is_inside = self._is_done = False
 
     async def open(self) -> None:
@@ -110,9 +110,11 @@ class Section:
         Returns:
             The replies, in order; the last one is an error if that command failed.
         """
-        keys = [key for one in asked if one.words[0] not in _KEYLESS for key in await self._wire.keys(one.words)]
+        keys: list[Any] = []
+        if self._wire.has_slots:
+            keys = [key for one in asked if one.words[0] not in _KEYLESS for key in await self._wire.keys(one.words)]
         words = [word for one in asked for word in (len(one.words), *one.words)]
-        is_read = all(one.words[0] in READ_COMMANDS for one in asked)
+        is_read = not self._proof.seq or all(one.words[0] in READ_COMMANDS for one in asked)
         return await self._step(scripts.commands(), keys, words, is_read=is_read)
 
     async def script(self, text: str | bytes, keys: Sequence[Any], values: Sequence[Any]) -> Any:
@@ -133,7 +135,8 @@ class Section:
         seq = 0 if is_read else self._proof.seq
         if seq and self._is_done:
             raise UsageError("seq: this block has made its numbered step; put its commands into one pipeline")
-        self._check_keys(keys)
+        if self._wire.has_slots:
+            self._check_keys(keys)
         # Noted before it is sent: a step whose outcome is unknown may have been made.
         self._is_done = self._is_done or bool(seq)
         reply = await self._wire.run(script, (self._key, *keys), (*self._shown(seq), *values))
@@ -151,22 +154,22 @@ class Section:
     def _check_keys(self, keys: Sequence[Any]) -> None:
         """In a cluster, what shares a step shares a slot."""
         client = self._wire.client
-        slot = client.keyslot(self._key) if keys and hasattr(client, "keyslot") else None
+        slot = client.keyslot(self._key)
         for key in keys:
-            if slot is not None and client.keyslot(key) != slot:
+            if client.keyslot(key) != slot:
                 raise UsageError(
                     f"key {key!r} is in another slot of the cluster than its fence: let it carry the hash tag "
                     f"{{{self._proof.resource}}}, or name its tag with resource="
                 )
 
     def _shown(self, seq: int) -> tuple[Any, ...]:
-        proof = self._proof
-        return str(proof.token), str(proof.floor), proof.authority.encode(), str(seq)
+        return *self._words, str(seq)
 
     def _fence(self, found: Sequence[Any]) -> Fence:
         token, seq, authority = found
         if isinstance(authority, str):
-            authority = authority.encode(self._encoder.encoding, self._encoder.encoding_errors)
+            encoder = self._wire.client.get_encoder()
+            authority = authority.encode(encoder.encoding, encoder.encoding_errors)
         return Fence(int(token), 0, int(seq), authority.decode("utf-8", "replace"))
 
     async def _settle(self, verdict: Verdict, fence: Fence) -> None:

@@ -10,6 +10,7 @@ and what was done is done twice. So the connections are taken from its pools, an
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -37,6 +38,7 @@ from tenure.errors import OutcomeUnknown, SetupError, StoreUnavailable, UsageErr
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
+    from tenure.errors import TenureError
     from tenure.fencing.keyspace.scripts import Script
 
 HOPS: Final = 5
@@ -51,10 +53,12 @@ class Wire(Protocol):
 
     Attributes:
         is_async: whether its methods must be awaited under asyncio; otherwise they block.
+        has_slots: whether the keys of a step must be declared, and share a slot.
         client: the user's.
     """
 
     is_async: bool
+    has_slots: bool
     client: Any
 
     async def run(self, script: Script, keys: Sequence[Any], values: Sequence[Any]) -> Any:
@@ -62,7 +66,7 @@ class Wire(Protocol):
         ...
 
     async def keys(self, words: Sequence[Any]) -> Sequence[Any]:
-        """The keys of a command, where they must be declared; empty elsewhere."""
+        """The keys of a command, where `has_slots`."""
         ...
 
 
@@ -86,6 +90,8 @@ def wire(client: Any) -> Wire:
 
 
 class _Base:
+    has_slots = False
+
     def __init__(self, client: Any) -> None:
         self.client = client
 
@@ -115,19 +121,21 @@ class Blocking(_Base):
         return self._exchange(self.client.connection_pool, words)
 
     def _exchange(self, pool: Any, words: Sequence[Any]) -> Any:
-        with _connecting():
+        try:
             connection = pool.get_connection()
+        except _LOST as error:
+            raise _unreached(error) from error
         is_clean = False
         try:
-            with _waiting():
-                connection.send_command(*words)
-                try:
-                    answer = connection.read_response()
-                except ResponseError:
-                    is_clean = True
-                    raise
-                is_clean = True
-                return answer
+            connection.send_command(*words)
+            answer = connection.read_response()
+            is_clean = True
+            return answer
+        except ResponseError:
+            is_clean = True
+            raise
+        except _LOST as error:
+            raise _unanswered(error) from error
         finally:
             if not is_clean:
                 connection.disconnect()
@@ -157,16 +165,22 @@ class Aio(_Base):
 
 async def _exchange(connection: Any, words: Sequence[Any]) -> Any:
     is_clean = False
+    task = asyncio.current_task()
+    cancelled = task.cancelling() if task else 0
     try:
-        with _waiting():
-            await connection.send_command(*words)
-            try:
-                answer = await connection.read_response()
-            except ResponseError:
-                is_clean = True
-                raise
-            is_clean = True
-            return answer
+        await connection.send_command(*words)
+        if task and task.cancelling() > cancelled:
+            # The driver sends under asyncio.wait_for, which in Python 3.11 forgets a cancellation that comes as it
+            # ends; the task would wait for the answer all the same.
+            raise asyncio.CancelledError
+        answer = await connection.read_response()
+        is_clean = True
+        return answer
+    except ResponseError:
+        is_clean = True
+        raise
+    except _LOST as error:
+        raise _unanswered(error) from error
     finally:
         if not is_clean:
             await connection.disconnect(nowait=True)
@@ -174,6 +188,8 @@ async def _exchange(connection: Any, words: Sequence[Any]) -> Any:
 
 class BlockingCluster(Blocking):
     """A client of a cluster, which blocks."""
+
+    has_slots = True
 
     async def _ask(self, key: Any, words: Sequence[Any]) -> Any:
         for _ in range(HOPS):
@@ -206,6 +222,7 @@ class AioCluster(_Base):
     """A client of a cluster, for asyncio."""
 
     is_async = True
+    has_slots = True
 
     async def _ask(self, key: Any, words: Sequence[Any]) -> Any:
         with _connecting():
@@ -252,21 +269,22 @@ def _connecting() -> Iterator[None]:
     """Before anything was sent."""
     try:
         yield
-    except AuthenticationError as error:
-        raise SetupError(f"the server refuses the login: {error}") from error
     except (RedisClusterException, *_LOST) as error:
-        raise StoreUnavailable(f"the server cannot be reached, and nothing was done: {error}") from error
+        raise _unreached(error) from error
 
 
-@contextmanager
-def _waiting() -> Iterator[None]:
-    """From the first byte on."""
-    try:
-        yield
-    except BusyLoadingError as error:
-        raise StoreUnavailable(f"the server is loading its data, and nothing was done: {error}") from error
-    except _LOST as error:
-        raise OutcomeUnknown(f"no answer came; the step was done as a whole or not at all: {error}") from error
+def _unreached(error: Exception) -> TenureError:
+    """There was no connection to ask over."""
+    if isinstance(error, AuthenticationError):
+        return SetupError(f"the server refuses the login: {error}")
+    return StoreUnavailable(f"the server cannot be reached, and nothing was done: {error}")
+
+
+def _unanswered(error: Exception) -> TenureError:
+    """Something was sent, perhaps."""
+    if isinstance(error, BusyLoadingError):
+        return StoreUnavailable(f"the server is loading its data, and nothing was done: {error}")
+    return OutcomeUnknown(f"no answer came; the step was done as a whole or not at all: {error}")
 
 
 def _not_now(error: RedisError) -> StoreUnavailable:
