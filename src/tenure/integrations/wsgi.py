@@ -1,7 +1,7 @@
 """The WSGI middleware of fencing, for applications that let their errors out.
 
 Promises, and does not: as `tenure.integrations.asgi`. A framework that makes an answer of every error by itself, as
-Flask does, must be told of `problem`: `app.register_error_handler(tenure.TenureError, ...)`.
+Flask does, needs an error handler that calls `problem`.
 """
 
 from __future__ import annotations

@@ -129,7 +129,8 @@ def refusal_in(status: int, body: bytes) -> TenureError | None:
     named: dict[str, Any] = {"resource": str(said.get("resource", "")), "token": _number(said.get("token"))}
     if kind.error is StaleOperation:
         named |= {"seq": _number(said.get("seq")), "applied": _number(said.get("applied"))}
-    return kind.error(f"{named['resource']!r} refuses token {named['token']}: {kind.title}", **named)
+    title = kind.title[0].lower() + kind.title[1:]
+    return kind.error(f"{named['resource']!r} refuses token {named['token']}: {title}", **named)
 
 
 def _number(said: Any) -> int:
