@@ -170,6 +170,29 @@ def test_whoever_sends_late_is_refused_and_then_sends_no_more(tmp_path: Path, pa
     assert counter.value() == 5
 
 
+def test_a_sender_that_is_cancelled_leaves_its_lease_and_its_next_request_as_they_were(tmp_path: Path) -> None:
+    counter = Counter(tmp_path, guarded=True)
+
+    async def body(url: str) -> None:
+        async with tenure.AsyncClient("memory://") as client, httpx.AsyncClient(timeout=PATIENCE) as web:
+            async with client.lock("counters") as lease:
+                sender = fencing.httpx(lease, resource=RESOURCE)
+                request = web.put(f"{url}/1", auth=sender, headers={"X-Stop": "1"})
+                sending = asyncio.create_task(request)
+                assert await asyncio.to_thread(counter.has_come.wait, PATIENCE)
+                sending.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await sending
+                counter.may_go.set()
+                assert lease.held
+                # Whether the first one was done, nobody knows; the second one comes after it or before it.
+                (await web.put(f"{url}/2", auth=sender)).raise_for_status()
+
+    with APPS["asgi"](counter) as url:
+        asyncio.run(body(url))
+    assert counter.entered == 2
+
+
 BAD = [
     ("1795372291532495", "an integer"),
     ('"7", "8"', "a list"),

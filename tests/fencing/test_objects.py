@@ -513,6 +513,30 @@ def test_a_write_that_landed_before_others_wrote_is_done(place: Place) -> None:
     assert place.read() == b"c"
 
 
+def test_ctrl_c_in_the_block_writes_nothing_and_in_the_write_leaves_it_whole(place: Place) -> None:
+    with pytest.raises(KeyboardInterrupt), place.guard(7) as stored:
+        stored.write(b"a")
+        raise KeyboardInterrupt
+    assert place.read() is None
+    put = place.client.put_object
+
+    def interrupted(**request: Any) -> Any:
+        place.client.put_object = put
+        put(**request)
+        raise KeyboardInterrupt
+
+    guard = place.guard(7)
+    with pytest.raises(KeyboardInterrupt), guard as stored:
+        stored.write(BIG)
+        place.client.put_object = interrupted
+    assert place.read() is None, "the payload is there, and nothing names it"
+    with pytest.raises(KeyboardInterrupt), guard as stored:
+        stored.write(b"b")
+        place.client.put_object = interrupted
+    with guard as stored:
+        assert stored.read() == b"b"
+
+
 def test_a_write_of_which_nobody_knows_says_so(place: Place) -> None:
     place.write(7, b"a")
     put = place.client.put_object
