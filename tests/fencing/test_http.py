@@ -174,19 +174,21 @@ def test_a_sender_that_is_cancelled_leaves_its_lease_and_its_next_request_as_the
     counter = Counter(tmp_path, guarded=True)
 
     async def body(url: str) -> None:
-        async with tenure.AsyncClient("memory://") as client, httpx.AsyncClient(timeout=PATIENCE) as web:
-            async with client.lock("counters") as lease:
-                sender = fencing.httpx(lease, resource=RESOURCE)
-                request = web.put(f"{url}/1", auth=sender, headers={"X-Stop": "1"})
-                sending = asyncio.create_task(request)
-                assert await asyncio.to_thread(counter.has_come.wait, PATIENCE)
-                sending.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await sending
-                counter.may_go.set()
-                assert lease.held
-                # Whether the first one was done, nobody knows; the second one comes after it or before it.
-                (await web.put(f"{url}/2", auth=sender)).raise_for_status()
+        async with (
+            tenure.AsyncClient("memory://") as client,
+            httpx.AsyncClient(timeout=PATIENCE) as web,
+            client.lock("counters") as lease,
+        ):
+            sender = fencing.httpx(lease, resource=RESOURCE)
+            sending = asyncio.create_task(web.put(f"{url}/1", auth=sender, headers={"X-Stop": "1"}))
+            assert await asyncio.to_thread(counter.has_come.wait, PATIENCE)
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            counter.may_go.set()
+            assert lease.held
+            # Whether the first one was done, nobody knows; the second one comes after it or before it.
+            (await web.put(f"{url}/2", auth=sender)).raise_for_status()
 
     with APPS["asgi"](counter) as url:
         asyncio.run(body(url))
