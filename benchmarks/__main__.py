@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import cycle, fencing, handover, leases, postgres, reaction, startup, table, waiters
+from benchmarks import cycle, fencing, fencing_http, handover, leases, postgres, reaction, startup, table, waiters
 from benchmarks.etcd import handover as etcd_handover
 from benchmarks.etcd import leases as etcd_leases
 from benchmarks.etcd import waiters as etcd_waiters
@@ -47,6 +47,7 @@ SCENARIOS: dict[str, Callable[[bool], list[Row]]] = {
     "redis-tasks": redis_tasks.run,
     "redis-leases": redis_leases.run,
     "fencing": fencing.run,
+    "fencing-http": fencing_http.run,
     "fencing-redis": redis_fencing.run,
     "etcd-handover": etcd_handover.run,
     "etcd-waiters": etcd_waiters.run,

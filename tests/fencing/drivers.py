@@ -12,11 +12,16 @@ if TYPE_CHECKING:
 
 def find(name: str) -> Driver:
     """One of them."""
+    if name == "s3":
+        from tests.fencing.objects import OBJECTS
+
+        return OBJECTS[name]
     return PLAIN[name] if name in PLAIN else every()[name]
 
 
 def every() -> dict[str, Driver]:
     """All of them."""
+    from tests.fencing.objects import OBJECTS
     from tests.fencing.stores import SQL
 
-    return SQL | PLAIN
+    return SQL | PLAIN | OBJECTS

@@ -172,7 +172,7 @@ NAIVE: dict[str, Any] = {
 def paths_of(driver: Driver) -> list[str]:
     """The paths that a driver's store can be worked on by: ours."""
     # Without transactions of the user's there is none to be opened before.
-    return [path for path in PATHS if driver.store not in ("redis", "file") or path != "opened"]
+    return [path for path in PATHS if driver.store not in ("redis", "file", "s3") or path != "opened"]
 
 
 def naive_of(driver: Driver) -> list[str]:

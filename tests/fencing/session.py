@@ -116,7 +116,7 @@ class Driver(NamedTuple):
     """One way to reach one kind of store.
 
     Attributes:
-        store: "sqlite", "postgresql", "mysql"; "redis", "file".
+        store: "sqlite", "postgresql", "mysql"; "redis", "file", "s3".
         connect: makes a session; may be awaited for.
         rolls_back: whether a block that ends with an error has done nothing.
     """

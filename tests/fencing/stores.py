@@ -303,15 +303,25 @@ class DjangoSession(Tables):
 
     count = 0
 
-    def __init__(self, url: str) -> None:
+    @staticmethod
+    def set_up() -> None:
+        """Configure Django, once in a process."""
         import django
         from django.conf import settings
 
         # These tests' sessions have async methods, which is all that is asynchronous about them.
         os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
         if not settings.configured:
-            settings.configure(DATABASES={}, INSTALLED_APPS=["tenure.integrations.django"], USE_TZ=True)
+            settings.configure(
+                DATABASES={},
+                INSTALLED_APPS=["tenure.integrations.django"],
+                SECRET_KEY="tests",  # noqa: S106 - nothing is signed
+                USE_TZ=True,
+            )
             django.setup()
+
+    def __init__(self, url: str) -> None:
+        self.set_up()
         from django.db import connections
 
         parts = urlsplit(url)

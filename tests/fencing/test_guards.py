@@ -17,8 +17,9 @@ from tenure.errors import (
     StaleOperation,
     StaleToken,
     UsageError,
+    WrongResource,
 )
-from tenure.fencing import Row
+from tenure.fencing import Proof, Row
 from tenure.model import Grant, LossReason
 from tests.fencing.session import Session
 
@@ -83,7 +84,7 @@ def test_a_stale_holder_writes_nothing(rig: Rig) -> None:
         await add(new, grant(9))
         with pytest.raises(StaleToken) as refused:
             await add(old, grant(7))
-        resource = old.connection if rig.driver.store == "file" else "orders"
+        resource = {"file": old.connection, "s3": getattr(old, "resource", "")}.get(rig.driver.store, "orders")
         assert (refused.value.resource, refused.value.token, refused.value.fence) == (resource, 7, 9)
         assert await new.value() == 2
         await new.rollback()
@@ -214,6 +215,31 @@ def test_tokens_beyond_what_a_double_holds_are_compared_exactly(rig: Rig) -> Non
             await add(one, top - 1, resource="orders")
 
     rig.run(scenario)
+
+
+def test_the_proof_that_a_request_has_shown_is_taken_as_a_lease_is(rig: Rig) -> None:
+    async def scenario(one: Session) -> None:
+        await add(one, Proof("orders", 9, 9))
+        with pytest.raises(StaleToken):
+            await add(one, Proof("orders", 7, 7))
+        await add(one, Proof("orders", 9, 9))
+        assert (await one.fence(), await one.value()) == (9, 2)
+
+    rig.run(scenario)
+
+
+def test_a_proof_for_another_resource_raises_no_fence(sql: Rig) -> None:
+    async def scenario(one: Session) -> None:
+        with pytest.raises(WrongResource):
+            await add(one, Proof("another", 9, 9), resource="orders")
+        row = Row("counter", {"id": 1})
+        with pytest.raises(WrongResource):
+            await add(one, Proof("another", 9, 9).of("orders"), row=row)
+        await add(one, Proof("orders", 7, 7), resource="orders")
+        await add(one, Proof("orders", 7, 7).of("orders"), row=row)
+        assert (await one.fence(), await one.value()) == (7, 2)
+
+    sql.run(scenario)
 
 
 def test_a_fence_in_a_column_protects_its_row_and_tells_missing_from_stale(sql: Rig) -> None:

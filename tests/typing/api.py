@@ -5,7 +5,9 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, Any, assert_type
 
+import httpx
 import psycopg
+import requests
 import sqlalchemy.orm
 
 from tenure import (
@@ -24,6 +26,7 @@ from tenure import (
     StaleToken,
     fencing,
 )
+from tenure.integrations.asgi import FencingMiddleware
 from tenure.observe import Event, Granted, Lost
 
 if TYPE_CHECKING:
@@ -98,16 +101,31 @@ def fenced(
             report.write_text(report.read_text())
         fencing.open("report.csv", lease)
         fencing.open(embedded, lease)
+    with fencing.s3(object(), lease, bucket="b", key="k", seq=1) as stored:
+        assert_type(stored.read(), bytes | None)
+        stored.write(b"")
+    assert_type(fencing.read_s3(object(), bucket="b", key="k"), bytes | None)
     try:
         pass
     except StaleToken as refused:
         assert_type(refused.fence, int)
 
 
+def over_http(lease: Lease, scope: dict[str, Any]) -> None:
+    assert_type(fencing.header(lease, resource="r"), dict[str, str])
+    httpx.put("http://orders", auth=fencing.httpx(lease, seq=1, auth=httpx.BasicAuth("me", "secret")))
+    requests.put("http://orders", auth=fencing.requests(lease), timeout=1)
+    proof = fencing.shown(scope)
+    assert_type(proof, fencing.Proof)
+    assert_type(proof.of("orders/42").token, int)
+    FencingMiddleware(lambda scope, receive, send: send({}), methods={"PUT"})
+
+
 def wrong(client: Client) -> None:
     client.lock(b"name")  # type: ignore[arg-type]
     client.lock("name", True)  # type: ignore[call-arg]  # flags are keywords
     client.semaphore("name", "3")  # type: ignore[arg-type]
+    fencing.header("7")  # type: ignore[arg-type]
     fencing.sqlite3("app.db", 7)  # type: ignore[arg-type]
     fencing.psycopg("dbname=app", 7)  # type: ignore[call-overload]
     client.lock("name", cancel_on_loss=True)  # type: ignore[call-arg]  # a thread cannot be stopped

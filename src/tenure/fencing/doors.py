@@ -1,8 +1,8 @@
 """The guards by the name of their driver. A driver is imported when its guard is first made.
 
 Each takes a connection of the user's and what shows that somebody holds the name: a lease of either client, its
-`Grant`, or a positive whole number that came from elsewhere (for which only `StaleToken` can be told, and `resource`
-must be said).
+`Grant`, the `Proof` that a request brought, or a positive whole number that came from elsewhere (for which only
+`StaleToken` can be told, and `resource` must be said).
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from tenure.fencing.files.guard import FileGuard
     from tenure.fencing.keyspace.guard import AsyncRedisGuard, RedisGuard
     from tenure.fencing.keyspace.section import Section as KeyspaceSection
-    from tenure.fencing.rule import Holder
+    from tenure.fencing.rule import Holder, Proof
     from tenure.model import Grant
     from tenure.sql.ports import Database
 
-    Shown = Holder | Grant | int
+    Shown = Holder | Grant | Proof | int
     SyncAlchemy = TypeVar("SyncAlchemy", bound=AlchemyConnection | AlchemySession | scoped_session[Any])
     AsyncAlchemy = TypeVar(
         "AsyncAlchemy", bound=AsyncAlchemyConnection | AsyncAlchemySession | async_scoped_session[Any]
@@ -348,7 +348,7 @@ def _section(
     database: Database = import_module(f"tenure.sql.drivers.{driver}").adapt(connection)
     if row is not None and resource is not None:
         raise UsageError("resource: the row is what its own fence protects")
-    proof, holder = prove(lease, resource if row is None else row.resource, seq)
+    proof, holder = prove(lease, resource, seq, label=None if row is None else row.resource)
     place = table(database.dialect, proof.resource) if row is None else row.place(database.dialect)
     return Section(database, place, proof, holder), database.is_async
 

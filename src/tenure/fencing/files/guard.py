@@ -25,7 +25,7 @@ class FileGuard:
         self._path = os.fspath(path)
         if not isinstance(self._path, str) or not self._path or "\0" in self._path:
             raise UsageError(f"path: the path of a file is needed, not {path!r}")
-        self._proof, self._holder = prove(lease, _shown(self._path))
+        self._proof, self._holder = prove(lease, label=_shown(self._path))
         self._file: FencedFile | None = None
 
     def open(self) -> Place:
