@@ -9,12 +9,13 @@ Source: asyncio.timeout (CPython, Lib/asyncio/timeouts.py) for `cancelling`/`unc
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     import asyncio
 
     from tenure.lease import BaseLease
+    from tenure.runtimes.aio import AioRuntime, Timer
 
 
 class Body:
@@ -27,7 +28,7 @@ class Body:
         self._base = task.cancelling()
         self._out = False
         self._ours = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
 
     def enter(self) -> None:
         """Arm both triggers: a timer at the deadline, and the keeper's call.
@@ -41,8 +42,8 @@ class Body:
             self._loop.call_soon(self._fire)
 
     def _arm(self) -> None:
-        left = self._lease.deadline - self._lease._core.ledger.runtime.now()
-        self._timer = self._loop.call_later(max(0.0, left), self._tick)
+        runtime = cast("AioRuntime", self._lease._core.ledger.runtime)
+        self._timer = runtime.timer(self._lease.deadline, self._tick)
 
     def _tick(self) -> None:
         if self._out:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tenure.findings import Report
     from tenure.model import Mode
-    from tenure.ports import QueueStore
+    from tenure.ports import QueueStore, Runtime
     from tenure.protocols.claim import Ask
 
 ASK_MOST: Seconds = 5.0
@@ -131,7 +131,7 @@ class Lock(BaseLock):
         Ctrl-C: nothing is held afterwards.
         """
         patience = self._wait if wait is _DEFAULT else config.wait(wait)
-        begun = native.now()
+        begun = self._core.now()
         lease = self._client._acquire(self._ask, patience, begun)
         if not lease._is_granted:
             raise self._client._timeout(lease, begun)
@@ -139,7 +139,7 @@ class Lock(BaseLock):
 
     def try_acquire(self) -> Lease | None:
         """Take the name if that needs no waiting; None if others hold it or wait for it."""
-        lease = self._client._acquire(self._ask, 0.0, native.now())
+        lease = self._client._acquire(self._ask, 0.0, self._core.now())
         return lease if lease._is_granted else None
 
     def __enter__(self) -> Lease:
@@ -177,9 +177,12 @@ class Client(BaseClient):
     def _open(self) -> QueueStore:
         core = self._core
         if not core.is_open:
-            runtime = BlockingRuntime()
+            runtime = self._new_runtime()
             core.open(runtime, lambda engine: (engine.store(runtime), engine.mailbox(runtime)))
         return core.store
+
+    def _new_runtime(self) -> Runtime:
+        return BlockingRuntime()
 
     def close(self) -> None:
         """Release all leases, end the waits of other threads with `UsageError`, stop the keeper."""
@@ -271,7 +274,7 @@ class Client(BaseClient):
             queue = self.inspect(lease.name)
         except TenureError:
             queue = None
-        return timeout_error(lease.name, native.now() - begun, queue, native.utc(), own=lease.token)
+        return timeout_error(lease.name, self._core.now() - begun, queue, native.utc(), own=lease.token)
 
     # -- for operators ----------------------------------------------------------------------------------------------
 
