@@ -17,7 +17,7 @@ from tenure.runtimes.blocking import run
 from tenure.testing.stepping import actor, try_watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from tenure.testing.clock import VirtualClock
 
@@ -36,7 +36,7 @@ class Told(NamedTuple):
     """What is heard of an actor.
 
     Attributes:
-        kind: "ready", "stopped", "done", "refused" or "failed".
+        kind: "stopped", "done", "refused" or "failed".
         detail: where it was stopped, or the error.
     """
 
@@ -80,6 +80,10 @@ class Actor:
         self.points: list[str] = []
         """Those of the run under way."""
         self._stop: int | None = None
+        self._connection: Any = None
+        self._is_connected = False
+        self._is_silent = False
+        self._holding: Any = None
         self._orders: SimpleQueue[str] = SimpleQueue()
         self._news: SimpleQueue[Told] = SimpleQueue()
         self._go: SimpleQueue[None] = SimpleQueue()
@@ -94,7 +98,8 @@ class Actor:
         return self.hear()
 
     def send(self, order: str, stop: int | None = None) -> None:
-        """Have something done: "take" the lease, or "run" the path, to be stopped at its point of that number."""
+        """Have something done: "connect", "take" the lease, "drop" it, or "run" the path, stopped at that point."""
+        self.points = []
         self._stop = stop
         self._orders.put(order)
 
@@ -129,6 +134,8 @@ class Actor:
 
     def reach(self, place: str) -> None:
         """Its code comes to a point."""
+        if self._is_silent:
+            return
         at = len(self.points)
         self.points.append(place)
         if at == self._stop:
@@ -147,50 +154,58 @@ class Actor:
     async def _act(self) -> None:
         """Written once: without asyncio nothing here is ever awaited."""
         actor.set(self)
-        made: list[Any] = []
-        told = await self._try(self._prepare, made)
+        orders = {"connect": self._connect, "take": self._take, "drop": self._drop, "run": self._run}
         while (order := self._orders.get()) != "end":
-            if order == "connect":
-                self._news.put(told)
-            elif order == "take":
-                self._news.put(await self._try(self._take, made))
-            else:
-                self.points = []
-                outcome = await self._try(self._run, made)
-                self.note(outcome.kind + (f": {outcome.detail}" if outcome.detail else ""))
-                self._news.put(outcome)
-        await self._try(self._close, made)
+            told = await self._try(orders[order])
+            if order == "run":
+                self.note(told.kind + (f": {told.detail}" if told.detail else ""))
+                if told.kind != "done":
+                    # As a program does: whatever its transaction holds is let go.
+                    await self._try(self._disconnect)
+            self._news.put(told)
+        await self._try(self._disconnect)
+        await self._try(self._close)
 
-    async def _try(self, what: Callable[[list[Any]], Any], made: list[Any]) -> Told:
+    async def _try(self, what: Callable[[], Awaitable[None]]) -> Told:
         try:
-            await what(made)
+            await what()
         except self._play.refusal as error:
             return Told("refused", repr(error))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the user's code may raise anything
             return Told("failed", repr(error))
         return Told("done")
 
-    async def _prepare(self, made: list[Any]) -> None:
-        connection = await _maybe(self._play.connect())
-        made.append(connection)
-        try_watch(connection, self.reach)
+    async def _connect(self) -> None:
+        self._connection = await _maybe(self._play.connect())
+        self._is_connected = True
+        try_watch(self._connection, self.reach)
 
-    async def _take(self, made: list[Any]) -> None:
+    async def _disconnect(self) -> None:
+        if self._is_connected:
+            self._is_connected = False
+            self._is_silent = True
+            try:
+                await close(self._connection)
+            finally:
+                self._is_silent = False
+
+    async def _take(self) -> None:
         if self._play.takes == "client":
-            made.append(self.client)
+            self._holding = self.client
             return
-        lease = await _maybe(self.client.lock(self._play.name).acquire())
-        self.note(f"holds the name, with token {lease.token}")
-        made.append(lease)
+        self._holding = await _maybe(self.client.lock(self._play.name).acquire())
+        self.note(f"holds the name, with token {self._holding.token}")
 
-    async def _run(self, made: list[Any]) -> None:
-        connection, holding = made
-        await _maybe(self._play.path(holding, connection))
+    async def _drop(self) -> None:
+        if self._play.takes == "lease" and self._holding.held:
+            await _maybe(self._holding.release())
 
-    async def _close(self, made: list[Any]) -> None:
-        actor.set(None)
-        if made:
-            await close(made[0])
+    async def _run(self) -> None:
+        if not self._is_connected:
+            await self._connect()
+        await _maybe(self._play.path(self._holding, self._connection))
+
+    async def _close(self) -> None:
         await _maybe(self.client.close())
 
 

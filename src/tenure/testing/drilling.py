@@ -31,8 +31,11 @@ from tenure.testing.verdicts import FIX, render
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-WAITS_LEAST_S: Final = 0.03
+WAITS_LEAST_S: Final = 0.02
 """Seconds of silence, at least, after which a holder is taken to wait for the other one."""
+
+WAITS_RUNS: Final = 3
+"""And so many times what a run takes that nobody disturbs."""
 
 
 class DrillFailed(AssertionError):
@@ -117,8 +120,12 @@ def drill(
     refusals = refusal if isinstance(refusal, tuple) else (refusal,)
     play = Play(path, connect, takes, config.name(name), refusals, is_async(path, connect, value))
     most = config.count("schedules_max", schedules_max, 1_000_000)
-    with _quiet():
-        return _Drill(play, value).run(most)
+    made = _Drill(play, value)
+    try:
+        with _quiet():
+            return made.run(most)
+    finally:
+        made.end()
 
 
 @contextmanager
@@ -175,18 +182,18 @@ class _Drill:
     def _solo(self) -> list[str]:
         """Runs of holders whom nobody disturbs: the points, what a run is worth, and how long it takes."""
         worth = [self._look()]
-        for who in ("first", "second"):
-            holder = self._enter(who)
+        for holder in (self._enter("first"), self._enter("second")):
             self._take(holder)
             for _ in range(2):
                 begun = time.monotonic()
                 told = holder.call("run")
-                if len(worth) in (1, 3):
-                    # The first run of the first holder may do more: make a row that is there for all who follow.
-                    points, self._waits = list(holder.points), max(WAITS_LEAST_S, 5 * (time.monotonic() - begun))
+                took = time.monotonic() - begun
                 self._must_be_done(holder, told)
                 worth.append(self._look())
-            self._leave()
+                if len(worth) == 4:
+                    # The first run of all may do more: make a row that is there for all who follow.
+                    points, self._waits = list(holder.points), max(WAITS_LEAST_S, WAITS_RUNS * took)
+            holder.call("drop")
         self._value, self._step = worth[-1], worth[1] - worth[0]
         if not self._step:
             self._fail(
@@ -213,16 +220,16 @@ class _Drill:
         """One schedule; whether the second holder waited for the first before it came to where it should stop."""
         self._schedule = schedule
         self._timeline.clear()
+        first, second = self._actors
         try:
-            first, second = self._enter("first"), self._enter("second")
             acknowledged, others, waited = self._overtake(schedule, first, second)
             # Whatever the first did: whoever has the name can go on working.
             self._must_be_done(second, second.call("run"))
-            self._count(acknowledged + 1, others)
         except TimeoutError as hangs:
             self._fail("failed", f"{hangs} within {HANGS_S:.0f} s")
-        finally:
-            self._leave()
+        first.call("drop")
+        second.call("drop")
+        self._count(acknowledged + 1, others)
         return waited
 
     def _overtake(self, schedule: Schedule, first: Actor, second: Actor) -> tuple[int, int, bool]:
@@ -308,7 +315,8 @@ class _Drill:
         if told.kind != "done":
             self._fail("failed", f"the {holder.who} holder did not get the lock: {told.detail}")
 
-    def _leave(self) -> None:
+    def end(self) -> None:
+        """Let all holders come to their end, wherever they are."""
         for holder in self._actors:
             holder.end()
         self._actors.clear()
