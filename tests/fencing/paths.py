@@ -1,11 +1,13 @@
 """Ways to add one to a counter under a lease: ours, and those that look right and are not.
 
 Each is a write path of the drill: `async def (session, lease, pause)`. It calls `pause(place)` where it can be stopped:
-"granted" before anything is asked, "read" between read and write, "written" before the commit.
+"granted" before anything is asked, "read" between read and write, "written" before the commit. A store that speaks no
+SQL has paths of its own, in its `Driver`.
 """
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from tenure.errors import StaleToken
@@ -58,6 +60,16 @@ async def opened(session: Session, lease: Any, pause: Pause) -> None:
         await write(session, value + 1)
     await pause("written")
     await session.commit()
+
+
+async def numbered(session: Session, lease: Any, pause: Pause) -> None:
+    """One guarded transaction, with the number of the operation."""
+    await pause("granted")
+    async with session.guard(lease, seq=session.seq):
+        value = await session.value()
+        await pause("read")
+        await write(session, value + 1)
+        await pause("written")
 
 
 async def unfenced(session: Session, lease: Any, pause: Pause) -> None:
@@ -140,6 +152,40 @@ async def strict(session: Session, lease: Any, pause: Pause) -> None:
     await session.commit()
 
 
+async def forgotten(session: Session, lease: Any, pause: Pause) -> None:
+    """As it should be, but the fence has a ttl, which is over when somebody comes back late."""
+    await pause("granted")
+    await keep_for_a_while(session, lease, "v")
+    await session.commit()
+    value = await session.value()
+    await session.rollback()
+    await pause("read")
+    await keep_for_a_while(session, lease, str(value + 1))
+    await pause("written")
+    await session.commit()
+
+
+async def keep_for_a_while(session: Session, lease: Any, value: str) -> None:
+    """Compare and raise a fence that has a ttl, and write."""
+    token, now = lease.token, now_us()
+    await session.do(
+        f"UPDATE counter SET v = {value}, fence = {token} WHERE id = 1 "
+        f"AND (fence <= {token} OR (SELECT until FROM lapse) < {now})"
+    )
+    if await session.one("SELECT fence FROM counter WHERE id = 1") != token:
+        await session.rollback()
+        raise StaleToken("stale")
+    await session.do(f"UPDATE lapse SET until = {now + TTL_US}")
+
+
+TTL_US = 100
+"""Of a fence that has one: any is too short for somebody who was away for longer."""
+
+
+def now_us() -> int:
+    return time.monotonic_ns() // 1000
+
+
 async def raise_column(session: Session, lease: Any, comparison: str) -> None:
     """Raise the fence beside the value, committed."""
     found = await session.one("SELECT fence FROM counter WHERE id = 1")
@@ -150,7 +196,12 @@ async def raise_column(session: Session, lease: Any, comparison: str) -> None:
     await session.commit()
 
 
-PATHS: dict[str, Any] = {"guarded": guarded, "guarded twice": guarded_twice, "opened": opened}
+PATHS: dict[str, Any] = {
+    "guarded": guarded,
+    "guarded twice": guarded_twice,
+    "opened": opened,
+    "numbered": numbered,
+}
 """Must lose nothing and deny nobody."""
 
 NAIVE: dict[str, Any] = {
@@ -160,5 +211,13 @@ NAIVE: dict[str, Any] = {
     "write without raise": write_without_raise,
     "check then write": check_then_write,
     "strict comparison": strict,
+    "ttl on the fence": forgotten,
+    "not numbered": guarded,
 }
 """Must be found out."""
+
+DENYING = frozenset({"strict comparison"})
+"""Of the wrong ones, those that lose nothing and refuse the rightful holder."""
+
+DUPLICATING = frozenset({"numbered", "not numbered"})
+"""Those of which operations are sent twice."""

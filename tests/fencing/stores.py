@@ -23,13 +23,16 @@ from sqlalchemy.orm import Session as ORMSession
 
 from tenure import fencing
 from tenure.sql.statements import schema
+from tests.fencing.paths import NAIVE, PATHS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
 TABLES = (
     "CREATE TABLE counter (id INTEGER NOT NULL PRIMARY KEY, v BIGINT NOT NULL, fence BIGINT)",
     "INSERT INTO counter VALUES (1, 0, 0), (2, 0, NULL)",
+    "CREATE TABLE lapse (until BIGINT NOT NULL)",
+    "INSERT INTO lapse VALUES (0)",
 )
 
 
@@ -37,6 +40,8 @@ class Session(ABC):
     """One connection of one driver."""
 
     dialect: str
+    seq = 0
+    """The number of the operation under way, for paths that number them."""
 
     @abstractmethod
     async def do(self, statement: str) -> None:
@@ -422,16 +427,24 @@ class DjangoSession(Session):
 
 
 class Driver(NamedTuple):
-    """One way to reach one kind of store.
+    """One way to reach one kind of store: a pair of guard and store, with its ways to write.
 
     Attributes:
         store: "sqlite", "postgresql", "mysql".
         connect: makes a session; may be awaited for.
+        guard: the guard's name in `tenure.fencing`.
+        paths: ways to write that must lose nothing.
+        naive: ways to write that must be found out.
+        is_stepped: whether the public drill can step through the statements of `session.connection`.
     """
 
     name: str
     store: str
     connect: Any
+    guard: str
+    paths: Mapping[str, Any] = PATHS
+    naive: Mapping[str, Any] = NAIVE
+    is_stepped: bool = True
 
     async def session(self, url: str) -> Session:
         made = self.connect(url)
@@ -441,19 +454,19 @@ class Driver(NamedTuple):
 DRIVERS = {
     driver.name: driver
     for driver in (
-        Driver("sqlite3", "sqlite", SQLite3Session),
-        Driver("psycopg", "postgresql", PsycopgSession),
-        Driver("psycopg-async", "postgresql", AsyncPsycopgSession.connect),
-        Driver("asyncpg", "postgresql", AsyncPGSession.connect),
-        Driver("pymysql", "mysql", PyMySQLSession),
-        Driver("django", "postgresql", DjangoSession),
-        Driver("django-sqlite", "sqlite", DjangoSession),
-        Driver("sqlalchemy", "postgresql", partial(AlchemySession, make=ORMSession)),
-        Driver("sqlalchemy-core", "postgresql", partial(AlchemySession, make=Engine.connect)),
-        Driver("sqlalchemy-sqlite", "sqlite", partial(AlchemySession, make=ORMSession)),
-        Driver("sqlalchemy-mysql", "mysql", partial(AlchemySession, make=ORMSession)),
-        Driver("sqlalchemy-async", "postgresql", partial(AsyncAlchemySession.connect, make=AsyncSession)),
-        Driver("sqlalchemy-core-async", "postgresql", partial(AsyncAlchemySession.connect, make=AsyncEngine.connect)),
-        Driver("sqlalchemy-sqlite-async", "sqlite", partial(AsyncAlchemySession.connect, make=AsyncSession)),
+        Driver("sqlite3", "sqlite", SQLite3Session, "sqlite3"),
+        Driver("psycopg", "postgresql", PsycopgSession, "psycopg"),
+        Driver("psycopg-async", "postgresql", AsyncPsycopgSession.connect, "psycopg"),
+        Driver("asyncpg", "postgresql", AsyncPGSession.connect, "asyncpg", is_stepped=False),
+        Driver("pymysql", "mysql", PyMySQLSession, "pymysql"),
+        Driver("django", "postgresql", DjangoSession, "django"),
+        Driver("django-sqlite", "sqlite", DjangoSession, "django"),
+        Driver("sqlalchemy", "postgresql", partial(AlchemySession, make=ORMSession), "sqlalchemy"),
+        Driver("sqlalchemy-core", "postgresql", partial(AlchemySession, make=Engine.connect), "sqlalchemy"),
+        Driver("sqlalchemy-sqlite", "sqlite", partial(AlchemySession, make=ORMSession), "sqlalchemy"),
+        Driver("sqlalchemy-mysql", "mysql", partial(AlchemySession, make=ORMSession), "sqlalchemy"),
+        Driver("sqlalchemy-async", "postgresql", partial(AsyncAlchemySession.connect, make=AsyncSession), "sqlalchemy"),
+        Driver("sqlalchemy-core-async", "postgresql", partial(AsyncAlchemySession.connect, make=AsyncEngine.connect), "sqlalchemy"),
+        Driver("sqlalchemy-sqlite-async", "sqlite", partial(AsyncAlchemySession.connect, make=AsyncSession), "sqlalchemy"),
     )
 }

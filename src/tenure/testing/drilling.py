@@ -118,6 +118,8 @@ def drill(
         if not callable(function):
             raise UsageError(f"{argument}: something that can be called is needed, not {type(function).__name__}")
     refusals = refusal if isinstance(refusal, tuple) else (refusal,)
+    if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in refusals):
+        raise UsageError(f"refusal: a class of exceptions, or a tuple of them, is needed, not {refusal!r}")
     play = Play(path, connect, takes, config.name(name), refusals, is_async(path, connect, value))
     most = config.count("schedules_max", schedules_max, 1_000_000)
     made = _Drill(play, value)
@@ -251,6 +253,8 @@ class _Drill:
                 outcomes.append(second.call("run"))
         if was_stopped:
             self.overtaken += news is not None
+            # A pause has no end: whatever the second one's work has a ttl for is over too.
+            pause(first.client)
             first.go_on()
             early = first.hear() if outcomes else self._heard(first)
         if not outcomes:
@@ -335,8 +339,6 @@ _IDLE: Final = re.compile(r"(BEGIN( DEFERRED)?( TRANSACTION)?|SAVEPOINT .*|RELEA
 
 
 def _schedules(stops: list[int]) -> Iterator[Schedule]:
-    """Each stop of the first, alone and with each stop of the second."""
-    for first in stops:
-        yield Schedule(first, None)
-        for second in stops:
-            yield Schedule(first, second)
+    """Each stop of the first; then, for stories that are longer, each with each stop of the second."""
+    yield from (Schedule(first, None) for first in stops)
+    yield from (Schedule(first, second) for first in stops for second in stops)

@@ -1,0 +1,57 @@
+"""No pair of a guard and a store is missing from the drill, and no scenario from a pair."""
+
+from __future__ import annotations
+
+import pytest
+
+from tenure import fencing
+from tenure.sql.dialects import DIALECTS
+from tests.fencing.drill import DUPLICATES, RESTART, SCENARIOS
+from tests.fencing.paths import DUPLICATING, NAIVE, PATHS
+from tests.fencing.stores import DRIVERS
+
+NO_GUARDS = {"AsyncGuard", "Guard", "Row", "open", "schema"}
+"""What `tenure.fencing` offers beside guards."""
+
+STORES: dict[str, set[str]] = {
+    "sqlite3": {"sqlite"},
+    "psycopg": {"postgresql"},
+    "asyncpg": {"postgresql"},
+    "pymysql": {"mysql"},
+    "sqlalchemy": set(DIALECTS),
+    "django": set(DIALECTS) - {"mysql"},
+}
+"""What each guard can write to. Django's own backend of MySQL needs mysqlclient, which builds against the client
+library of a server; its guard speaks the same SQL there as PyMySQL's."""
+
+MUST_LOSE = {"unfenced", "read before raise", "write without raise", "check then write", "ttl on the fence"}
+"""Wrong ways that every store must show up, whatever they are called further."""
+
+
+def test_every_guard_is_drilled_over_every_store() -> None:
+    guards = set(fencing.__all__) - NO_GUARDS
+    assert set(STORES) == guards, "say which stores a new guard has"
+    drilled = {(driver.guard, driver.store) for driver in DRIVERS.values()}
+    wanted = {(guard, store) for guard, stores in STORES.items() for store in stores}
+    assert drilled == wanted
+
+
+@pytest.mark.parametrize("driver", DRIVERS.values(), ids=lambda driver: driver.name)
+def test_every_pair_has_right_paths_and_their_controls(driver: object) -> None:
+    assert isinstance(driver, type(next(iter(DRIVERS.values()))))
+    assert {"guarded", "numbered"} <= set(driver.paths)
+    assert {*MUST_LOSE, "strict comparison", "not numbered"} <= set(driver.naive)
+    assert not set(driver.paths) & set(driver.naive)
+    assert driver.store not in DIALECTS or (driver.paths, driver.naive) == (PATHS, NAIVE)
+
+
+def test_the_scenarios_are_those_that_are_promised() -> None:
+    stops = {scenario.stop for scenario in SCENARIOS if scenario.then == "resume" and not scenario.between}
+    assert {"granted", "read", "written"} <= stops, "a stale writer delayed past take-over in three places"
+    assert {scenario.then for scenario in SCENARIOS} == {"resume", "kill", "fail"}
+    assert any(not scenario.stop for scenario in SCENARIOS), "stopped by a signal, anywhere"
+    assert any(s.then == "kill" and s.stop == "read" for s in SCENARIOS), "a crash between raise and write"
+    assert RESTART.then == "restart"
+    assert {scenario.then for scenario in DUPLICATES} == {"repeat"}
+    assert DUPLICATING & set(PATHS)
+    assert DUPLICATING & set(NAIVE)
