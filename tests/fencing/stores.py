@@ -243,13 +243,17 @@ class AsyncPGSession(Session):
         return fencing.asyncpg(self.connection, lease, **named)
 
 
+NO_TLS: dict[str, Any] = {"ssl_disabled": True}
+"""To load the host's certificates takes PyMySQL longer than a hundred guarded transactions, for each connection."""
+
+
 class PyMySQLSession(Session):
     dialect = "mysql"
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self.connection = pymysql.connect(
-            host=parts.hostname, port=parts.port, user=parts.username, database=parts.path[1:]
+            host=parts.hostname, port=parts.port, user=parts.username, database=parts.path[1:], **NO_TLS
         )
 
     async def do(self, statement: str) -> None:
@@ -293,7 +297,8 @@ class AlchemySession(Session):
 
     def __init__(self, url: str, make: Any) -> None:
         self.dialect, address = alchemy_url(url, ENGINES)
-        named = {"connect_args": {"timeout": 20}} if self.dialect == "sqlite" else {}
+        arguments: dict[str, Any] = {"sqlite": {"timeout": 20}, "mysql": NO_TLS}.get(self.dialect, {})
+        named = {"connect_args": arguments}
         self.engine = create_engine(address, poolclass=NullPool, **named)
         self.connection = make(self.engine)
 
