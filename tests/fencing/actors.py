@@ -36,7 +36,10 @@ _context.set_forkserver_preload(
         "tenure.engines.sqlite.database",
         "tenure.engines.sqlite.endpoint",
         "tenure.engines.sqlite.mailbox_blocking",
-        *(f"tenure.sql.drivers.{guard}" for guard in ("sqlite3", "psycopg", "asyncpg", "pymysql", "sqlalchemy", "django")),
+        *(
+            f"tenure.sql.drivers.{guard}"
+            for guard in ("sqlite3", "psycopg", "asyncpg", "pymysql", "sqlalchemy", "django")
+        ),
     ]
 )
 
@@ -142,7 +145,7 @@ class _Holder:
         self._session.seq = run.seq
         outcome = "done"
         try:
-            await (driver.paths | driver.naive)[run.path](self._session, self._lease, self._pauses(run))
+            await {**driver.paths, **driver.naive}[run.path](self._session, self._lease, self._pauses(run))
         except tenure.TenureError as error:
             outcome = f"refused: {error!r}"
         except Exception as error:  # noqa: BLE001 - whatever a driver says of a server that has gone
@@ -222,4 +225,3 @@ class Actor:
         self._process.kill()
         self._process.join()
         self._pipe.close()
-

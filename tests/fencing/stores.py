@@ -471,7 +471,14 @@ DRIVERS = {
         Driver("sqlalchemy-sqlite", "sqlite", partial(AlchemySession, make=ORMSession), "sqlalchemy"),
         Driver("sqlalchemy-mysql", "mysql", partial(AlchemySession, make=ORMSession), "sqlalchemy"),
         Driver("sqlalchemy-async", "postgresql", partial(AsyncAlchemySession.connect, make=AsyncSession), "sqlalchemy"),
-        Driver("sqlalchemy-core-async", "postgresql", partial(AsyncAlchemySession.connect, make=AsyncEngine.connect), "sqlalchemy"),
-        Driver("sqlalchemy-sqlite-async", "sqlite", partial(AsyncAlchemySession.connect, make=AsyncSession), "sqlalchemy"),
+        Driver(
+            "sqlalchemy-core-async",
+            "postgresql",
+            partial(AsyncAlchemySession.connect, make=AsyncEngine.connect),
+            "sqlalchemy",
+        ),
+        Driver(
+            "sqlalchemy-sqlite-async", "sqlite", partial(AsyncAlchemySession.connect, make=AsyncSession), "sqlalchemy"
+        ),
     )
 }

@@ -49,7 +49,7 @@ def put(connection: sqlite3.Connection, new: int) -> None:
     connection.execute("UPDATE counter SET v = ?", (new,))
 
 
-# -- paths -------------------------------------------------------------------------------------------------------------
+# -- paths ------------------------------------------------------------------------------------------------------------
 
 
 def guarded(lease: Any, connection: sqlite3.Connection) -> None:
@@ -76,7 +76,7 @@ def locked_by_itself(client: tenure.Client, connection: sqlite3.Connection) -> N
         guarded(lease, connection)
 
 
-def unfenced(lease: Any, connection: sqlite3.Connection) -> None:  # noqa: ARG001 - that is what is wrong with it
+def unfenced(lease: Any, connection: sqlite3.Connection) -> None:
     put(connection, value(connection) + 1)
     connection.commit()
 
@@ -137,7 +137,7 @@ def forgotten(lease: Any, connection: sqlite3.Connection) -> None:
     )
 
 
-def harmless(lease: Any, connection: sqlite3.Connection) -> None:  # noqa: ARG001 - it needs none
+def harmless(lease: Any, connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE counter SET v = v + 1")
     connection.commit()
 
@@ -196,7 +196,7 @@ def test_a_failure_shows_the_schedule_and_what_helps(connect: Callable[[], Any])
     assert [line.what for line in found.value.timeline if line.who == "first"][-1] == "done"
 
 
-# -- asyncio -------------------------------------------------------------------------------------------------------------
+# -- asyncio ----------------------------------------------------------------------------------------------------------
 
 
 class Service:
@@ -257,7 +257,7 @@ def test_a_wrong_asynchronous_path_is_found_out() -> None:
     assert found.value.kind == "lost"
 
 
-# -- void, and wrong -----------------------------------------------------------------------------------------------------
+# -- void, and wrong --------------------------------------------------------------------------------------------------
 
 
 def test_a_path_without_points_is_void() -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tenure.testing.clock import VirtualClock
-    from tenure.testing.drilling import DrillFailed, Drilled, drill
+    from tenure.testing.drilling import Drilled, DrillFailed, drill
     from tenure.testing.losing import lose_lease, pause
     from tenure.testing.stepping import point, watch
 

@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn
 
 from tenure import config
 from tenure.errors import Overtaken, UsageError
@@ -150,7 +150,7 @@ class _Drill:
 
     def __init__(self, play: Play, value: Callable[[Any], Any]) -> None:
         self._play = play
-        self._look = lambda: look(play, value)
+        self._read = value
         self._timeline: list[Line] = []
         self._clock = VirtualClock()
         self._actors: list[Actor] = []
@@ -183,7 +183,8 @@ class _Drill:
 
     def _solo(self) -> list[str]:
         """Runs of holders whom nobody disturbs: the points, what a run is worth, and how long it takes."""
-        worth = [self._look()]
+        points: list[str] = []
+        worth = [look(self._play, self._read)]
         for holder in (self._enter("first"), self._enter("second")):
             self._take(holder)
             for _ in range(2):
@@ -191,7 +192,7 @@ class _Drill:
                 told = holder.call("run")
                 took = time.monotonic() - begun
                 self._must_be_done(holder, told)
-                worth.append(self._look())
+                worth.append(look(self._play, self._read))
                 if len(worth) == 4:
                     # The first run of all may do more: make a row that is there for all who follow.
                     points, self._waits = list(holder.points), max(WAITS_LEAST_S, WAITS_RUNS * took)
@@ -294,7 +295,7 @@ class _Drill:
 
     def _count(self, acknowledged: int, others: int) -> None:
         """Compare what is there with what was acknowledged. A run that was not may have been done all the same."""
-        before, after = self._value, self._look()
+        before, after = self._value, look(self._play, self._read)
         self._value = after
         found = (after - before) / self._step
         if acknowledged <= found <= acknowledged + others:
@@ -325,7 +326,7 @@ class _Drill:
             holder.end()
         self._actors.clear()
 
-    def _fail(self, kind: str, what: str) -> None:
+    def _fail(self, kind: str, what: str) -> NoReturn:
         timeline = tuple(self._timeline)
         raise DrillFailed(kind, render(what, self._schedule, timeline, FIX[kind]), timeline)
 
@@ -335,7 +336,9 @@ def _stops(points: list[str]) -> list[int]:
     return [at for at in range(len(points)) if at == 0 or not _IDLE.match(points[at - 1])]
 
 
-_IDLE: Final = re.compile(r"(BEGIN( DEFERRED)?( TRANSACTION)?|SAVEPOINT .*|RELEASE .*|SET TRANSACTION .*|PRAGMA .*)$", re.I)
+_IDLE: Final = re.compile(
+    r"(BEGIN( DEFERRED)?( TRANSACTION)?|SAVEPOINT .*|RELEASE .*|SET TRANSACTION .*|PRAGMA .*)$", re.IGNORECASE
+)
 
 
 def _schedules(stops: list[int]) -> Iterator[Schedule]:

@@ -7,7 +7,6 @@ another task than the one that waits.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections import deque
 from queue import Empty, SimpleQueue
@@ -18,7 +17,6 @@ from tenure.client import Client
 from tenure.core import Core
 from tenure.engines import memory
 from tenure.errors import UsageError
-from tenure.model import Instant
 from tenure.protocols.keep import keep
 from tenure.runtimes import native
 from tenure.runtimes.aio import AioRuntime
@@ -26,13 +24,14 @@ from tenure.testing.clock import Keeper, Life
 from tenure.testing.world import Park
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from tenure.config import Settings
     from tenure.engines import Engine
     from tenure.engines.queue import At, Steps
-    from tenure.model import Seconds, UtcTime
+    from tenure.model import Instant, Seconds, UtcTime
     from tenure.observe.events import Event
     from tenure.ports import Inbox, QueueStore, Runtime, Signal
     from tenure.protocols.ledger import Ledger
@@ -184,8 +183,8 @@ class VirtualAioRuntime(AioRuntime):
         super().__init__(loop)
         self.clock = clock
         self._life = life
-        self.now = clock.now  # type: ignore[misc]  # a function of the class there, of the object here
-        self.random = lambda: 0.5  # type: ignore[misc]
+        self.now = clock.now
+        self.random = lambda: 0.5
 
     def signal(self) -> Signal:
         return TaskSignal(self)
