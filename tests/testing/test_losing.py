@@ -114,12 +114,12 @@ def test_the_timer_of_a_body_cancels_it_where_the_keeper_is_mute() -> None:
             with pytest.raises(tenure.LeaseLost):
                 async with client.lock("orders") as lease:
                     keeper = lease._core._keeper  # type: ignore[attr-defined]
-                    clock._keepers.remove(keeper)
+                    clock._works._keepers.remove(keeper)
                     clock.advance(29)
                     await asyncio.sleep(0)
                     clock.advance(1)
                     await asyncio.sleep(30)
-            clock._keepers.append(keeper)
+            clock._works._keepers.append(keeper)
 
     asyncio.run(main())
 

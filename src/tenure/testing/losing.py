@@ -12,7 +12,8 @@ from tenure import config
 from tenure.errors import UsageError
 from tenure.lease import BaseLease
 from tenure.model import LossReason
-from tenure.testing.clock import ADVANCE_MOST, VirtualClock, clock_of
+from tenure.testing.clock import ADVANCE_MOST
+from tenure.testing.works import Life, Works
 
 if TYPE_CHECKING:
     from tenure.face import BaseClient
@@ -43,9 +44,9 @@ def lose_lease(lease: BaseLease, reason: LossReason = LossReason.SESSION_ENDED) 
     with ledger.mutex:
         ledger.lose(claim, reason, ledger.runtime.now())
     ledger.flush()
-    clock = getattr(lease._core, "clock", None)  # noqa: SLF001
-    if isinstance(clock, VirtualClock):
-        clock.settle()
+    works = getattr(lease._core, "works", None)  # noqa: SLF001
+    if isinstance(works, Works):
+        works.settle()
 
 
 def pause(holder: Holder, seconds: Seconds | None = None) -> None:
@@ -62,11 +63,23 @@ def pause(holder: Holder, seconds: Seconds | None = None) -> None:
     Raises:
         UsageError: it lives by no virtual clock, or an argument is wrong; nothing was done.
     """
-    clock, life = clock_of(holder)
+    works, life = _life(holder)
     by = holder._core.settings.ttl + 0.001 if seconds is None else config.seconds("seconds", seconds, 0.0, ADVANCE_MOST)  # noqa: SLF001
     life.is_paused = True
     try:
-        clock.advance(by)
+        works.advance(works.now() + by)
     finally:
         life.is_paused = False
-        clock.settle()
+        works.settle()
+
+
+def _life(holder: object) -> tuple[Works, Life]:
+    """The works of the clock by which a lease or a client lives, and whether its process runs."""
+    core = getattr(holder, "_core", None)
+    works, life = getattr(core, "works", None), getattr(core, "life", None)
+    if not isinstance(works, Works) or not isinstance(life, Life):
+        raise UsageError(
+            "holder: a lease or a client of a VirtualClock is needed, whose time can pass; any other lease can be "
+            "lost with lose_lease"
+        )
+    return works, life

@@ -20,7 +20,7 @@ from tenure.errors import UsageError
 from tenure.protocols.keep import keep
 from tenure.runtimes import native
 from tenure.runtimes.aio import AioRuntime
-from tenure.testing.clock import Keeper, Life
+from tenure.testing.works import Keeper, Life
 from tenure.testing.world import Park
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tenure.ports import Inbox, QueueStore, Runtime, Signal
     from tenure.protocols.ledger import Ledger
     from tenure.runtimes.aio import Timer
-    from tenure.testing.clock import VirtualClock
+    from tenure.testing.works import Works
 
 R = TypeVar("R")
 
@@ -75,8 +75,8 @@ class VirtualInbox:
 class ThreadSignal:
     """As `ports.Signal`, for a thread: it does not wait for time to pass, it makes it pass."""
 
-    def __init__(self, clock: VirtualClock) -> None:
-        self._clock = clock
+    def __init__(self, works: Works) -> None:
+        self._works = works
         self._set: SimpleQueue[None] = SimpleQueue()
 
     def set(self) -> None:
@@ -91,13 +91,13 @@ class ThreadSignal:
         return True
 
     async def wait(self, until: Instant | None) -> bool:
-        self._clock.settle()
+        self._works.settle()
         for _ in range(JUMPS_MOST):
             if self._take():
                 return True
-            if until is not None and self._clock.now() >= until:
+            if until is not None and self._works.now() >= until:
                 return False
-            if not self._clock.jump(until) and until is None:
+            if not self._works.jump(until) and until is None:
                 break
         try:
             # Another thread may set it yet.
@@ -130,7 +130,7 @@ class TaskSignal:
 
     async def wait(self, until: Instant | None) -> bool:
         runtime = self._runtime
-        runtime.clock.settle()
+        runtime.works.settle()
         if not self._is_set:
             waiter = self._waiter = runtime.loop.create_future()
             rescue = runtime.loop.call_later(PATIENCE_S, self._end, waiter, None)
@@ -156,9 +156,9 @@ def _call(loop: asyncio.AbstractEventLoop, do: Callable[..., object], *args: Any
 class VirtualRuntime:
     """As `ports.Runtime`, for threads and for the keeper."""
 
-    def __init__(self, clock: VirtualClock) -> None:
-        self._clock = clock
-        self.now = clock.now
+    def __init__(self, works: Works) -> None:
+        self._works = works
+        self.now = works.now
 
     def utc(self) -> UtcTime:
         return native.utc()
@@ -170,7 +170,7 @@ class VirtualRuntime:
         return 0.5
 
     def signal(self) -> Signal:
-        return ThreadSignal(self._clock)
+        return ThreadSignal(self._works)
 
     def mutex(self) -> AbstractContextManager[object]:
         return native.mutex()
@@ -179,11 +179,11 @@ class VirtualRuntime:
 class VirtualAioRuntime(AioRuntime):
     """As `AioRuntime`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: VirtualClock, life: Life) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, works: Works, life: Life) -> None:
         super().__init__(loop)
-        self.clock = clock
+        self.works = works
         self._life = life
-        self.now = clock.now
+        self.now = works.now
         self.random = lambda: 0.5
 
     def signal(self) -> Signal:
@@ -191,58 +191,58 @@ class VirtualAioRuntime(AioRuntime):
 
     def timer(self, at: Instant, do: Callable[[], None]) -> Timer:
         # Whoever moves the clock may be another thread; the loop's own is the one to do it.
-        return self.clock.timer(self._life, at, lambda: _call(self.loop, do))
+        return self.works.timer(self._life, at, lambda: _call(self.loop, do))
 
 
 class VirtualStore(memory.MemoryStore):
     """The callers' store: before a request of theirs, keepers have done what is due."""
 
-    def __init__(self, hub: memory.MemoryHub, runtime: Runtime, clock: VirtualClock) -> None:
+    def __init__(self, hub: memory.MemoryHub, runtime: Runtime, works: Works) -> None:
         super().__init__(hub, runtime)
-        self._clock = clock
+        self._works = works
 
     async def run(self, step: Callable[[Steps, At], R], timeout: Seconds) -> R:
-        self._clock.settle()
+        self._works.settle()
         return await super().run(step, timeout)
 
 
 class VirtualEngine(memory.MemoryEngine):
     """The memory engine, with the stores of a clock."""
 
-    def __init__(self, clock: VirtualClock, name: str) -> None:
+    def __init__(self, works: Works, name: str) -> None:
         super().__init__(name)
-        self._clock = clock
+        self._works = works
 
     def open(self) -> None:
         super().open()
-        self._hub = self._clock.hubs.setdefault(self._name, memory.MemoryHub(native.mutex()))
+        self._hub = self._works.hubs.setdefault(self._name, memory.MemoryHub(native.mutex()))
 
     def store(self, runtime: Runtime) -> QueueStore:
-        return VirtualStore(self._hub, runtime, self._clock)
+        return VirtualStore(self._hub, runtime, self._works)
 
     def aio_store(self, runtime: AioRuntime) -> QueueStore:
-        return VirtualStore(self._hub, runtime, self._clock)
+        return VirtualStore(self._hub, runtime, self._works)
 
     def keeper_store(self, runtime: Runtime) -> QueueStore:  # noqa: ARG002 - it has the clock's own
-        return memory.MemoryStore(self._hub, VirtualRuntime(self._clock))
+        return memory.MemoryStore(self._hub, VirtualRuntime(self._works))
 
 
 class VirtualCore(Core):
     """A client without a thread."""
 
-    def __init__(self, clock: VirtualClock, settings: Settings, on_event: Callable[[Event], None] | None) -> None:
-        self.clock = clock
+    def __init__(self, works: Works, settings: Settings, on_event: Callable[[Event], None] | None) -> None:
+        self.works = works
         self.life = Life()
         self._keeper: Keeper | None = None
         super().__init__(settings, on_event)
-        self.now = clock.now
+        self.now = works.now
 
     def _new_engine(self) -> Engine:
         url = str(self.settings.url)
         if not url.startswith("memory://"):
             raise UsageError("url: a virtual clock has memory:// and memory://NAME alone: no server lives by it")
         memory.connect(url, "")  # checks the name
-        return VirtualEngine(self.clock, url.removeprefix("memory://"))
+        return VirtualEngine(self.works, url.removeprefix("memory://"))
 
     def _new_inbox(self) -> Inbox[object]:
         self._inbox = VirtualInbox()
@@ -250,38 +250,38 @@ class VirtualCore(Core):
 
     def _start_keeper(self, ledger: Ledger, store: QueueStore) -> None:
         self._keeper = Keeper(self.life, self._inbox, keep(ledger, store, self.engine.tend, self.engine.beats))
-        self.clock.keep(self._keeper)
+        self.works.keep(self._keeper)
 
     def _await_keeper(self, most: Seconds) -> bool:  # noqa: ARG002 - it takes no time
         self.life.is_paused = False
-        self.clock.settle()
+        self.works.settle()
         return self._keeper is None or self._keeper.is_done
 
 
 class VirtualClient(Client):
     """A `Client` that lives by a virtual clock; made by `VirtualClock.client`."""
 
-    def __init__(self, clock: VirtualClock, url: str, settings: dict[str, Any]) -> None:
-        self._clock = clock
+    def __init__(self, works: Works, url: str, settings: dict[str, Any]) -> None:
+        self._works = works
         super().__init__(url, **settings)
 
     def _new_core(self, settings: Settings, on_event: Callable[[Event], None] | None) -> Core:
-        return VirtualCore(self._clock, settings, on_event)
+        return VirtualCore(self._works, settings, on_event)
 
     def _new_runtime(self) -> Runtime:
-        return VirtualRuntime(self._clock)
+        return VirtualRuntime(self._works)
 
 
 class VirtualAsyncClient(AsyncClient):
     """An `AsyncClient` that lives by a virtual clock; made by `VirtualClock.async_client`."""
 
-    def __init__(self, clock: VirtualClock, url: str, settings: dict[str, Any]) -> None:
-        self._clock = clock
+    def __init__(self, works: Works, url: str, settings: dict[str, Any]) -> None:
+        self._works = works
         super().__init__(url, **settings)
 
     def _new_core(self, settings: Settings, on_event: Callable[[Event], None] | None) -> Core:
-        self._virtual = VirtualCore(self._clock, settings, on_event)
+        self._virtual = VirtualCore(self._works, settings, on_event)
         return self._virtual
 
     def _new_runtime(self, loop: asyncio.AbstractEventLoop) -> AioRuntime:
-        return VirtualAioRuntime(loop, self._clock, self._virtual.life)
+        return VirtualAioRuntime(loop, self._works, self._virtual.life)
