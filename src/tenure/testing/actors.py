@@ -25,6 +25,10 @@ HANGS_S: Final = 30.0
 """Seconds after which a holder that should end by itself is taken to hang."""
 
 
+ENDS_S: Final = 5.0
+"""Seconds that a holder has for closing what it has."""
+
+
 class Line(NamedTuple):
     """One line of the timeline."""
 
@@ -128,7 +132,8 @@ class Actor:
         self._stop = None
         self._go.put(None)
         self._orders.put("end")
-        self._thread.join(HANGS_S)
+        # One that hangs has been told of; its thread ends with the interpreter.
+        self._thread.join(ENDS_S)
 
     # -- in its own thread ------------------------------------------------------------------------------------------
 

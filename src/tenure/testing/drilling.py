@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from itertools import pairwise
+from numbers import Number
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn
 
 from tenure import config
@@ -184,7 +185,7 @@ class _Drill:
     def _solo(self) -> list[str]:
         """Runs of holders whom nobody disturbs: the points, what a run is worth, and how long it takes."""
         points: list[str] = []
-        worth = [look(self._play, self._read)]
+        worth = [self._look()]
         for holder in (self._enter("first"), self._enter("second")):
             self._take(holder)
             for _ in range(2):
@@ -192,7 +193,7 @@ class _Drill:
                 told = holder.call("run")
                 took = time.monotonic() - begun
                 self._must_be_done(holder, told)
-                worth.append(look(self._play, self._read))
+                worth.append(self._look())
                 if len(worth) == 4:
                     # The first run of all may do more: make a row that is there for all who follow.
                     points, self._waits = list(holder.points), max(WAITS_LEAST_S, WAITS_RUNS * took)
@@ -264,11 +265,10 @@ class _Drill:
             early = first.hear()
         if was_stopped:
             self.refused += early.kind == "refused"
-        for outcome in outcomes:
-            self._again(second, outcome)
+        retried = sum(self._again(second, outcome) for outcome in outcomes)
         is_done = early.kind == "done"
         self.done += len(outcomes) + is_done + 1
-        return len(outcomes) + is_done, int(not is_done), news is None
+        return len(outcomes) + is_done, retried + (not is_done), news is None
 
     def _finish(self, holder: Actor, news: Told | None) -> Told:
         """Let a holder that is stopped, or waits and may yet be stopped, come to the end of its run."""
@@ -278,12 +278,18 @@ class _Drill:
             news = holder.hear()
         return news
 
-    def _again(self, second: Actor, told: Told) -> None:
-        """A failure of the rightful holder's, a conflict perhaps, is no refusal: it runs once more, as users do."""
-        if told.kind == "failed":
+    def _again(self, second: Actor, told: Told) -> bool:
+        """A failure of the rightful holder's, a conflict perhaps, is no refusal: it runs once more, as users do.
+
+        Returns:
+            Whether it had to.
+        """
+        is_failed = told.kind == "failed"
+        if is_failed:
             second.note("tries again")
             told = second.call("run")
         self._must_be_done(second, told)
+        return is_failed
 
     def _heard(self, holder: Actor) -> Told | None:
         """What is heard of a holder soon; None if it waits."""
@@ -295,9 +301,10 @@ class _Drill:
 
     def _count(self, acknowledged: int, others: int) -> None:
         """Compare what is there with what was acknowledged. A run that was not may have been done all the same."""
-        before, after = self._value, look(self._play, self._read)
+        before, after = self._value, self._look()
         self._value = after
-        found = (after - before) / self._step
+        # Rounded, for a value may be a sum of fractions.
+        found = round(float((after - before) / self._step), 6)
         if acknowledged <= found <= acknowledged + others:
             return
         runs = f"{acknowledged} runs were acknowledged, and the value went from {before!r} to {after!r}, by {found:g}"
@@ -306,6 +313,12 @@ class _Drill:
         self._fail("failed", f"more was done than anybody asked for: {runs}")
 
     # -- the holders ------------------------------------------------------------------------------------------------
+
+    def _look(self) -> Any:
+        found = look(self._play, self._read)
+        if not isinstance(found, Number):
+            self._fail("failed", f"value() returned {found!r}, which is no number")
+        return found
 
     def _enter(self, who: str) -> Actor:
         holder = Actor(who, self._play, self._clock, self._timeline)

@@ -142,14 +142,26 @@ def _pymysql(connection: Any, reach: Reach) -> None:
 
 
 def _redis(client: Any, reach: Reach) -> None:
-    execute = client.execute_command
+    # Under asyncio these return awaitables, which are sent a little later; the point comes before that all the same.
+    def stepped(owner: Any, method: str, name: str = "") -> None:
+        call = getattr(owner, method)
 
-    def stepped(*args: Any, **options: Any) -> Any:
-        # Under asyncio this returns an awaitable, sent a little later; the point comes before it all the same.
-        reach(shown(" ".join(str(part) for part in args)))
-        return execute(*args, **options)
+        def reached(*args: Any, **named: Any) -> Any:
+            reach(name or shown(" ".join(str(part) for part in args)))
+            return call(*args, **named)
 
-    client.execute_command = stepped
+        setattr(owner, method, reached)
+
+    pipeline = client.pipeline
+
+    def stepped_pipeline(*args: Any, **named: Any) -> Any:
+        made = pipeline(*args, **named)
+        stepped(made, "immediate_execute_command")
+        stepped(made, "execute", "EXEC")
+        return made
+
+    stepped(client, "execute_command")
+    client.pipeline = stepped_pipeline
 
 
 def _django(connection: Any, reach: Reach) -> None:
