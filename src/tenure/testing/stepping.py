@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from weakref import WeakSet
 
 from tenure.errors import UsageError
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Reach = Callable[[str], None]
+
+C = TypeVar("C")
 
 SHOWN_MOST: Final = 100
 """Characters of a statement in a timeline."""
@@ -50,7 +52,7 @@ def point(place: str) -> None:
         who.reach(place)
 
 
-def watch(connection: Any) -> Any:
+def watch(connection: C) -> C:
     """Make each statement of a connection a point of the drill; does nothing outside of one.
 
     A drill does it with what `connect` returns. Do it yourself, inside of `connect`, for the connection that a pool or
