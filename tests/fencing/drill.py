@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from tests.fencing.actors import Actor, Setting, new_folder
 from tests.fencing.paths import DENYING, DUPLICATING
 from tests.fencing.stores import DRIVERS
+from tests.servers.processes import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
     from tests.fencing.stores import Session
     from tests.servers.processes import Server
 
-BLOCKED_S = 0.01
-"""Seconds after which whoever has not come to an end is taken to wait for the other one."""
+WAITS_LEAST_S = 0.01
+WAITS_MOST_S = 0.25
+"""Seconds after which whoever has not come to an end is taken to wait for the other one: three times what a run took
+that nobody disturbed, within these bounds."""
 
 
 class Scenario(NamedTuple):
@@ -67,6 +70,10 @@ SCENARIOS = (
     Scenario("killed before the commit", "written", then="kill", weight=1),
     Scenario("rolled back and tried again", "written", then="fail", weight=4),
 )
+UNBLOCKED = tuple(s for s in SCENARIOS if s.stop in ("granted", "read") and s.then == "resume")
+"""Those in which nobody waits for anybody, if a way to write holds nothing where it is stopped, as the wrong ones do:
+so what is wrong with them shows each time, however slow the host is."""
+
 RESTART = Scenario("the server is killed and restarted", "read", then="restart")
 DUPLICATES = (
     Scenario("its own duplicate lands late", "granted", then="repeat"),
@@ -151,6 +158,8 @@ class Drill:
             stack.callback(self._first.end)
             stack.callback(self._second.end)
             self._ends = stack.pop_all()
+        self._waits = WAITS_MOST_S
+        self._is_waiting = True
         self._reset("")
 
     def _reset(self, path: str) -> None:
@@ -166,13 +175,18 @@ class Drill:
         self._ends.close()
 
     def run(self, path: str, rounds: int, *, restarts: int = 1) -> Tally:
-        """Play so many rounds of one path; as many of them with a restart of the server, if it has one."""
-        self._reset(path)
+        """Play so many rounds of one path, drawn; as many of them with a restart of the server, if it has one."""
         scenarios = (() if path == "not numbered" else SCENARIOS) + (DUPLICATES if path in DUPLICATING else ())
         drawn = self._random.choices(scenarios, [s.weight for s in scenarios], k=rounds)
         if self._server is not None and path != "not numbered":
             for at in self._random.sample(range(rounds), min(restarts, rounds)):
                 drawn[at] = RESTART
+        return self.play(path, drawn)
+
+    def play(self, path: str, drawn: Sequence[Scenario], *, is_waiting: bool = True) -> Tally:
+        """Play these scenarios with one path; say so if neither holder ever waits for the other one in them."""
+        self._reset(path)
+        self._is_waiting = is_waiting
         expected = self._reader.value()
         for scenario in drawn:
             expected += self._round(scenario)
@@ -181,7 +195,7 @@ class Drill:
                 self.lost[scenario.name] = self.lost.get(scenario.name, 0) + abs(expected - found)
                 expected = found
         worst = max(self.lost, key=lambda name: self.lost[name], default="")
-        return Tally(rounds, self.done, self.refused, sum(self.lost.values()), self.denied, worst)
+        return Tally(len(drawn), self.done, self.refused, sum(self.lost.values()), self.denied, worst)
 
     def _round(self, scenario: Scenario) -> int:
         """One round; how many runs were acknowledged."""
@@ -203,12 +217,12 @@ class Drill:
             assert second.take(grant.token), "the locks are out of order"
         second.run(self._path, scenario.between)
         # Whoever is not heard of waits for the other one to end its transaction.
-        news = second.hear() if second.has_news(BLOCKED_S) else ""
+        news = second.hear() if second.has_news(self._patience) else ""
         if not early:
             self._go_on(scenario)
             if news.startswith("at "):
                 # The second stands between its read and its write: the first has its chance.
-                first.has_news(BLOCKED_S)
+                first.has_news(self._patience)
         while not news or news.startswith("at "):
             if news:
                 second.send("on")
@@ -226,12 +240,16 @@ class Drill:
         first.call("drop")
         return done + self._finish(second)
 
+    @property
+    def _patience(self) -> float:
+        return self._waits if self._is_waiting else PATIENCE
+
     def _repeat(self, grant: Grant) -> int:
         """The holder sends what is held up again, as the same operation; each of them or one may be acknowledged."""
         first, second = self._first, self._second
         second.call("borrow", grant)
         second.run(self._path, seq=first.seq)
-        news = second.hear() if second.has_news(BLOCKED_S) else ""
+        news = second.hear() if second.has_news(self._waits) else ""
         first.send("on")
         late = first.hear()
         outcomes = [news or second.hear(), late]
@@ -263,8 +281,10 @@ class Drill:
 
     def _finish(self, holder: Actor) -> int:
         """A holder works once more, under the same token, and lets go."""
+        begun = time.monotonic()
         holder.run(self._path)
         done = self._rightful(holder.hear())
+        self._waits = min(WAITS_MOST_S, max(WAITS_LEAST_S, 3 * (time.monotonic() - begun)))
         holder.call("drop")
         return done
 
