@@ -213,9 +213,8 @@ class VirtualEngine(memory.MemoryEngine):
         super().__init__(name)
         self._works = works
 
-    def open(self) -> None:
-        super().open()
-        self._hub = self._works.hubs.setdefault(self._name, memory.MemoryHub(native.mutex()))
+    def _find_hub(self, hubs: dict[str, memory.MemoryHub]) -> memory.MemoryHub:  # noqa: ARG002 - those of the process
+        return super()._find_hub(self._works.hubs)
 
     def store(self, runtime: Runtime) -> QueueStore:
         return VirtualStore(self._hub, runtime, self._works)
