@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from tests.fencing.drivers import every, find
+from tests.fencing.drivers import databases, every, find
 from tests.fencing.servers import Servers, missing
-from tests.fencing.stores import SQL
 from tests.servers.redis import RedisServer
 from tests.servers.redis import missing as redis_missing
 
@@ -77,13 +76,13 @@ def rig(request: pytest.FixtureRequest, servers: Servers) -> Rig:
     return made(request.param, servers)
 
 
-@pytest.fixture(params=sorted(every().keys() - {"file"}))
+@pytest.fixture(params=sorted(name for name, driver in every().items() if "numbered" in driver.paths))
 def counted(request: pytest.FixtureRequest, servers: Servers) -> Rig:
     """Each driver in turn whose fence has room for operation numbers."""
     return made(request.param, servers)
 
 
-@pytest.fixture(params=sorted(SQL))
+@pytest.fixture(params=sorted(databases()))
 def sql(request: pytest.FixtureRequest, servers: Servers) -> Rig:
     """Each driver of a database in turn, on a store with the tables."""
     return made(request.param, servers)

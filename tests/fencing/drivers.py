@@ -1,27 +1,36 @@
-"""Every way to every store, by name; each imported when it is wanted, for a holder of the drill starts often."""
+"""Every way to every store, by name; each imported when it is wanted."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
-
-from tests.fencing.plain import PLAIN
 
 if TYPE_CHECKING:
     from tests.fencing.session import Driver
 
+DATABASES = ("stores", "orms")
+MODULES = ("plain", *DATABASES, "objects")
+
 
 def find(name: str) -> Driver:
     """One of them."""
-    if name == "s3":
-        from tests.fencing.objects import OBJECTS
-
-        return OBJECTS[name]
-    return PLAIN[name] if name in PLAIN else every()[name]
+    for module in MODULES:
+        drivers = _load(module)
+        if name in drivers:
+            return drivers[name]
+    raise KeyError(name)
 
 
 def every() -> dict[str, Driver]:
     """All of them."""
-    from tests.fencing.objects import OBJECTS
-    from tests.fencing.stores import SQL
+    return {name: driver for module in MODULES for name, driver in _load(module).items()}
 
-    return SQL | PLAIN | OBJECTS
+
+def databases() -> dict[str, Driver]:
+    """Those of databases."""
+    return {name: driver for module in DATABASES for name, driver in _load(module).items()}
+
+
+def _load(module: str) -> dict[str, Driver]:
+    drivers: dict[str, Driver] = import_module(f"tests.fencing.{module}").DRIVERS
+    return drivers

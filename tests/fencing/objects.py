@@ -8,15 +8,18 @@ from urllib.parse import urlsplit
 
 from tenure import fencing
 from tenure.fencing.objects.bucket import Bucket
-from tests.fencing.plain import Plain
+from tests.fencing.plain import TRANSACTIONLESS, Apart
 from tests.fencing.session import Driver
 from tests.servers.s3 import client
 
 KEY = "counter"
 
 
-class ObjectSession(Plain):
-    """A client of a bucket. Those who make their own fence keep it, and their counter, in objects of their own."""
+class ObjectSession(Apart):
+    """A client of a bucket. Those who make their own fence keep it, and what they count, in objects of their own.
+
+    Nobody but the guard may write its object, so the counter is the sum of the two.
+    """
 
     def __init__(self, url: str) -> None:
         super().__init__()
@@ -24,18 +27,19 @@ class ObjectSession(Plain):
         self.bucket = where.path.strip("/")
         self.resource = f"s3://{self.bucket}/{KEY}"
         self.connection = _client(f"{where.scheme}://{where.netloc}")
+        self._guarded = self._bare = 0
 
     async def value(self) -> int:
-        if self.inside:
-            return int(self.inside.read() or 0)
-        # One of them stays 0.
-        return int(fencing.read_s3(self.connection, bucket=self.bucket, key=KEY) or 0) + self._get("naive")
+        found = self.inside.read() if self.inside else fencing.read_s3(self.connection, bucket=self.bucket, key=KEY)
+        self._guarded, self._bare = int(found or 0), self.get("bare")
+        return self._guarded + self._bare
 
     async def write(self, value: int) -> None:
+        # The other part is what it was when the counter was read: each path writes to one of them.
         if self.inside:
-            self.inside.write(str(value).encode())
+            self.inside.write(str(value - self._bare).encode())
         else:
-            self._put("naive", value)
+            self.put("bare", value - self._guarded)
 
     async def fence(self) -> int | None:
         found = Bucket(self.connection, self.bucket, KEY).get()
@@ -43,23 +47,8 @@ class ObjectSession(Plain):
 
     async def prepare(self) -> None:
         self.connection.create_bucket(Bucket=self.bucket)
-        self._put("naive", 0)
-        self._put("beside", 0)
-
-    async def beside(self) -> int:
-        return self._get("beside")
-
-    async def raise_beside(self, token: int) -> None:
-        self._put("beside", token)
-
-    async def write_beside(self, value: int, token: int, *, strict: bool = False) -> bool:
-        # One step only because the drill stops nobody within.
-        found = await self.beside()
-        if found > token or (strict and found != token):
-            return False
-        await self.raise_beside(token)
-        await self.write(value)
-        return True
+        for name in ("bare", "beside", "lapse"):
+            self.put(name, 0)
 
     async def open(self, lease: Any, **named: Any) -> None:
         with self.make(lease, **named):
@@ -72,14 +61,14 @@ class ObjectSession(Plain):
         named.pop("resource", None)  # the object is the resource
         return fencing.s3(self.connection, lease, bucket=self.bucket, key=KEY, **named)
 
-    def _get(self, key: str) -> int:
-        with self.connection.get_object(Bucket=self.bucket, Key=key)["Body"] as body:
+    def get(self, name: str) -> int:
+        with self.connection.get_object(Bucket=self.bucket, Key=name)["Body"] as body:
             return int(body.read())
 
-    def _put(self, key: str, number: int) -> None:
-        self.connection.put_object(Bucket=self.bucket, Key=key, Body=str(number).encode())
+    def put(self, name: str, number: int) -> None:
+        self.connection.put_object(Bucket=self.bucket, Key=name, Body=str(number).encode())
 
 
 _client = cache(client)
 
-OBJECTS = {"s3": Driver("s3", "s3", ObjectSession)}
+DRIVERS = {"s3": Driver("s3", "s3", ObjectSession, "s3", TRANSACTIONLESS)}

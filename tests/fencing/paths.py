@@ -1,7 +1,8 @@
 """Ways to add one to a counter under a lease: ours, and those that look right and are not.
 
 Each is a write path of the drill: `async def (session, lease, pause)`. It calls `pause(place)` where it can be stopped:
-"granted" before anything is asked, "read" between read and write, "written" before the commit.
+"granted" before anything is asked, "read" between read and write, "written" before the commit. Which of them a store
+can be worked on by stands in its `Driver`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 from tenure.errors import StaleToken
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
-    from tests.fencing.plain import Keys
-    from tests.fencing.session import Driver, Session
+    from tests.fencing.session import Session
 
     Pause = Callable[[str], Awaitable[None]]
 
@@ -55,6 +55,16 @@ async def opened(session: Session, lease: Any, pause: Pause) -> None:
         await session.write(value + 1)
     await pause("written")
     await session.commit()
+
+
+async def numbered(session: Session, lease: Any, pause: Pause) -> None:
+    """One guarded transaction, with the number of the operation."""
+    await pause("granted")
+    async with session.guard(lease, seq=session.seq):
+        value = await session.value()
+        await pause("read")
+        await session.write(value + 1)
+        await pause("written")
 
 
 async def unfenced(session: Session, lease: Any, pause: Pause) -> None:
@@ -133,16 +143,21 @@ async def strict(session: Session, lease: Any, pause: Pause) -> None:
     await session.commit()
 
 
-async def forgetful(session: Keys, lease: Any, pause: Pause) -> None:
-    """As it should be, but the fence has a TTL, so that it does not stay behind for ever."""
+async def forgetful(session: Session, lease: Any, pause: Pause) -> None:
+    """As it should be, but the fence has a TTL, which is over when somebody comes back late."""
     await pause("granted")
-    if not await session.raise_for_a_moment(lease.token):
+    if not await session.write_lapsing(lease.token):
+        await session.rollback()
         raise StaleToken("stale")
+    await session.commit()
     value = await session.value()
+    await session.rollback()
     await pause("read")
-    if not await session.write_under_a_moment(value + 1, lease.token):
+    if not await session.write_lapsing(lease.token, value + 1):
+        await session.rollback()
         raise StaleToken("stale")
     await pause("written")
+    await session.commit()
 
 
 async def raise_beside(session: Session, lease: Any, *, strict: bool) -> None:
@@ -154,7 +169,12 @@ async def raise_beside(session: Session, lease: Any, *, strict: bool) -> None:
     await session.raise_beside(lease.token)
 
 
-PATHS: dict[str, Any] = {"guarded": guarded, "guarded twice": guarded_twice, "opened": opened}
+PATHS: dict[str, Any] = {
+    "guarded": guarded,
+    "guarded twice": guarded_twice,
+    "opened": opened,
+    "numbered": numbered,
+}
 """Must lose nothing and deny nobody."""
 
 NAIVE: dict[str, Any] = {
@@ -165,16 +185,17 @@ NAIVE: dict[str, Any] = {
     "check then write": check_then_write,
     "strict comparison": strict,
     "TTL on the fence": forgetful,
+    "not numbered": guarded,
 }
 """Must be found out."""
 
+DENYING = frozenset({"strict comparison"})
+"""Of the wrong ones, those that lose nothing and refuse the rightful holder."""
 
-def paths_of(driver: Driver) -> list[str]:
-    """The paths that a driver's store can be worked on by: ours."""
-    # Without transactions of the user's there is none to be opened before.
-    return [path for path in PATHS if driver.store not in ("redis", "file", "s3") or path != "opened"]
+DUPLICATING = frozenset({"numbered", "not numbered"})
+"""Those of which operations are sent twice."""
 
 
-def naive_of(driver: Driver) -> list[str]:
-    """And those that must be found out."""
-    return [path for path in NAIVE if driver.store == "redis" or path != "TTL on the fence"]
+def without(paths: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """All but those that a store has no means for."""
+    return {name: path for name, path in paths.items() if name not in names}

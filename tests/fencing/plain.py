@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from abc import abstractmethod
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,31 +13,29 @@ import redis
 import redis.asyncio
 
 from tenure import fencing
-from tests.fencing.session import Driver, Session
+from tests.fencing.paths import NAIVE, PATHS, without
+from tests.fencing.session import TTL_US, Driver, Session, now_us
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-TTL_MS = 1
+TRANSACTIONLESS = without(PATHS, "opened")
+"""Ours, without transactions of the user's: there is none to be opened before."""
 
 WRITE_BESIDE = """
-local fence = tonumber(redis.call('GET', KEYS[1]) or '0')
-local token = tonumber(ARGV[1])
+local fence, token = tonumber(redis.call('GET', KEYS[1]) or '0'), tonumber(ARGV[1])
 if fence > token or (ARGV[3] == 'strict' and fence ~= token) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1])
 redis.call('SET', KEYS[2], ARGV[2])
 return 1
 """
 
-RAISE_FOR_A_MOMENT = """
-if tonumber(redis.call('GET', KEYS[1]) or '0') > tonumber(ARGV[1]) then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-"""
-
-WRITE_UNDER_A_MOMENT = """
-if tonumber(redis.call('GET', KEYS[1]) or '0') > tonumber(ARGV[1]) then return 0 end
-redis.call('SET', KEYS[2], ARGV[2])
+WRITE_LAPSING = """
+local fence, until_us = tonumber(redis.call('GET', KEYS[1]) or '0'), tonumber(redis.call('GET', KEYS[3]) or '0')
+if fence > tonumber(ARGV[1]) and until_us >= tonumber(ARGV[3]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1])
+if ARGV[2] ~= '' then redis.call('SET', KEYS[2], ARGV[2]) end
+redis.call('SET', KEYS[3], ARGV[4])
 return 1
 """
 
@@ -85,6 +84,7 @@ class Keys(Plain):
 
     COUNTER = "{orders}:v"
     BESIDE = "{orders}:fence"
+    LAPSE = "{orders}:lapse"
 
     async def ask(self, *words: Any) -> Any:
         """A command, in the block if there is one."""
@@ -113,11 +113,11 @@ class Keys(Plain):
         how = "strict" if strict else ""
         return bool(await self.ask("EVAL", WRITE_BESIDE, 2, self.BESIDE, self.COUNTER, token, value, how))
 
-    async def raise_for_a_moment(self, token: int) -> bool:
-        return bool(await self.ask("EVAL", RAISE_FOR_A_MOMENT, 1, self.BESIDE, token, TTL_MS))
-
-    async def write_under_a_moment(self, value: int, token: int) -> bool:
-        return bool(await self.ask("EVAL", WRITE_UNDER_A_MOMENT, 2, self.BESIDE, self.COUNTER, token, value))
+    async def write_lapsing(self, token: int, value: int | None = None) -> bool:
+        keys = (self.BESIDE, self.COUNTER, self.LAPSE)
+        now = now_us()
+        written = "" if value is None else value
+        return bool(await self.ask("EVAL", WRITE_LAPSING, len(keys), *keys, token, written, now, now + TTL_US))
 
     async def close(self) -> None:
         self.connection.close()
@@ -144,14 +144,50 @@ class AsyncRedisSession(Keys):
         await self.connection.aclose()
 
 
-class FileSession(Plain):
-    """A file that has the counter. Those who make their own fence keep it in another."""
+class Apart(Plain):
+    """A store without a step that compares and writes, so those who make their own fence take several.
+
+    They are right only because the drill stops nobody within.
+    """
+
+    async def beside(self) -> int:
+        return self.get("beside")
+
+    async def raise_beside(self, token: int) -> None:
+        self.put("beside", token)
+
+    async def write_beside(self, value: int, token: int, *, strict: bool = False) -> bool:
+        found = await self.beside()
+        if found > token or (strict and found != token):
+            return False
+        await self.raise_beside(token)
+        await self.write(value)
+        return True
+
+    async def write_lapsing(self, token: int, value: int | None = None) -> bool:
+        if await self.beside() > token and self.get("lapse") >= now_us():
+            return False
+        await self.raise_beside(token)
+        if value is not None:
+            await self.write(value)
+        self.put("lapse", now_us() + TTL_US)
+        return True
+
+    @abstractmethod
+    def get(self, name: str) -> int:
+        """A number that lies beside; 0 if there is none."""
+
+    @abstractmethod
+    def put(self, name: str, number: int) -> None: ...
+
+
+class FileSession(Apart):
+    """A file that has the counter. Those who make their own fence keep it in others."""
 
     def __init__(self, url: str) -> None:
         super().__init__()
         self.connection = url
         self._counter = Path(url)
-        self._beside = Path(f"{url}.beside")
         self._fence = self._counter.with_name(f".{self._counter.name}.tenure-fence")
 
     async def value(self) -> int:
@@ -171,20 +207,15 @@ class FileSession(Plain):
     async def prepare(self) -> None:
         replace(self._counter, "0")
 
-    async def beside(self) -> int:
-        return int(self._beside.read_text()) if self._beside.exists() else 0
+    def get(self, name: str) -> int:
+        path = self._at(name)
+        return int(path.read_text()) if path.exists() else 0
 
-    async def raise_beside(self, token: int) -> None:
-        replace(self._beside, str(token))
+    def put(self, name: str, number: int) -> None:
+        replace(self._at(name), str(number))
 
-    async def write_beside(self, value: int, token: int, *, strict: bool = False) -> bool:
-        # One step only because the drill stops nobody within.
-        found = await self.beside()
-        if found > token or (strict and found != token):
-            return False
-        await self.raise_beside(token)
-        await self.write(value)
-        return True
+    def _at(self, name: str) -> Path:
+        return Path(f"{self.connection}.{name}")
 
     async def close(self) -> None: ...
 
@@ -200,11 +231,14 @@ def replace(path: Path, text: str) -> None:
     new.rename(path)
 
 
-PLAIN = {
+DRIVERS = {
     driver.name: driver
     for driver in (
-        Driver("redis", "redis", RedisSession, rolls_back=False),
-        Driver("redis-async", "redis", AsyncRedisSession, rolls_back=False),
-        Driver("file", "file", FileSession),
+        Driver("redis", "redis", RedisSession, "redis", TRANSACTIONLESS, rolls_back=False),
+        Driver("redis-async", "redis", AsyncRedisSession, "redis", TRANSACTIONLESS, rolls_back=False),
+        # A file's fence has no room for numbers of operations.
+        Driver(
+            "file", "file", FileSession, "file", without(TRANSACTIONLESS, "numbered"), without(NAIVE, "not numbered")
+        ),
     )
 }

@@ -67,7 +67,7 @@ class Servers:
             with psycopg.connect(server.url, autocommit=True) as connection:
                 connection.execute(f"CREATE DATABASE {name}".encode())
             return server.url.replace("/postgres", f"/{name}"), server
-        with pymysql.connect(host=HOST, port=server.port, user="root") as one:
+        with pymysql.connect(host=HOST, port=server.port, user="root", ssl_disabled=True) as one:
             one.cursor().execute(f"CREATE DATABASE {name}")
         return server.url + name, server
 

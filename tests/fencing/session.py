@@ -6,20 +6,32 @@ threads or processes of their own.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tenure import fencing
+from tests.fencing.paths import NAIVE, PATHS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
+
+TTL_US = 100
+"""Of a fence that has one: any is too short for somebody who was away for longer."""
+
+
+def now_us() -> int:
+    """The same clock for all processes of a host."""
+    return time.monotonic_ns() // 1000
 
 
 class Session(ABC):
     """One connection of one driver."""
 
     dialect: str
+    seq = 0
+    """The number of the operation under way, for paths that number them."""
 
     @abstractmethod
     async def do(self, statement: str) -> None:
@@ -107,24 +119,44 @@ class Session(ABC):
         await self.do(f"UPDATE counter SET v = {value}, fence = {token} WHERE id = 1 AND fence {comparison} {token}")
         return await self.beside() == token
 
+    async def write_lapsing(self, token: int, value: int | None = None) -> bool:
+        """As `write_beside`, with a fence that has a TTL, and has it anew; without a value, it is only raised."""
+        now = now_us()
+        await self.do(
+            f"UPDATE counter SET v = {'v' if value is None else value}, fence = {token} WHERE id = 1 "
+            f"AND (fence <= {token} OR (SELECT until FROM lapse) < {now})"
+        )
+        if await self.beside() != token:
+            return False
+        await self.do(f"UPDATE lapse SET until = {now + TTL_US}")
+        return True
+
     @abstractmethod
     async def prepare(self) -> None:
         """Make what a user has before there are guards."""
 
 
 class Driver(NamedTuple):
-    """One way to reach one kind of store.
+    """One way to reach one kind of store: a pair of guard and store, with its ways to write.
 
     Attributes:
         store: "sqlite", "postgresql", "mysql"; "redis", "file", "s3".
         connect: makes a session; may be awaited for.
+        guard: the guard's name in `tenure.fencing`.
+        paths: ways to write that must lose nothing.
+        naive: ways to write that must be found out.
         rolls_back: whether a block that ends with an error has done nothing.
+        is_stepped: whether the public drill can step through the statements of `session.connection`.
     """
 
     name: str
     store: str
     connect: Any
+    guard: str
+    paths: Mapping[str, Any] = PATHS
+    naive: Mapping[str, Any] = NAIVE
     rolls_back: bool = True
+    is_stepped: bool = True
 
     async def session(self, url: str) -> Session:
         made = self.connect(url)

@@ -183,7 +183,7 @@ def test_django_rolls_back_what_a_refused_view_has_done(tmp_path: Path) -> None:
     from django.urls import clear_url_caches
 
     from tenure.integrations.django.http import fenced
-    from tests.fencing.stores import DjangoSession
+    from tests.fencing.orms import DjangoSession
 
     counter = Counter(tmp_path, guarded=True)
     alias = DjangoSession(counter.path).alias

@@ -134,7 +134,7 @@ def _django(counter: Counter) -> Iterator[None]:
     from django.urls import path
 
     from tenure.integrations.django.http import fenced
-    from tests.fencing.stores import DjangoSession
+    from tests.fencing.orms import DjangoSession
 
     DjangoSession.set_up()
 

@@ -28,6 +28,7 @@ from tenure import (
 )
 from tenure.integrations.asgi import FencingMiddleware
 from tenure.observe import Event, Granted, Lost
+from tenure.testing import Drilled, VirtualClock, drill, lose_lease, pause, point, watch
 
 if TYPE_CHECKING:
     from psycopg.rows import TupleRow
@@ -129,3 +130,27 @@ def wrong(client: Client) -> None:
     fencing.sqlite3("app.db", 7)  # type: ignore[arg-type]
     fencing.psycopg("dbname=app", 7)  # type: ignore[call-overload]
     client.lock("name", cancel_on_loss=True)  # type: ignore[call-arg]  # a thread cannot be stopped
+
+
+def tested(connection: sqlite3.Connection) -> None:
+    clock = VirtualClock()
+    with clock.client(ttl=30) as client, client.lock("name") as lease:
+        assert_type(lease, Lease)
+        clock.advance(3600)
+        pause(lease)
+        pause(client, 10)
+        lose_lease(lease, LossReason.STOLEN)
+    assert_type(clock.async_client().lock("name"), AsyncLock)
+
+    def path(lease: Lease, connection: sqlite3.Connection) -> None:
+        with fencing.sqlite3(connection, lease):
+            point("here")
+
+    async def path_async(client: AsyncClient, connection: sqlite3.Connection) -> None: ...
+
+    def value(connection: sqlite3.Connection) -> int:
+        return 1
+
+    assert_type(watch(connection), sqlite3.Connection)
+    assert_type(drill(path, connect=lambda: connection, value=value), Drilled)
+    assert_type(drill(path_async, connect=lambda: connection, value=value, takes="client").points, tuple[str, ...])
