@@ -15,11 +15,12 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import cycle, fencing, handover, leases, postgres, reaction, startup, table, waiters
+from benchmarks import cycle, fencing, fencing_http, handover, leases, postgres, reaction, startup, table, waiters
 from benchmarks.etcd import handover as etcd_handover
 from benchmarks.etcd import leases as etcd_leases
 from benchmarks.etcd import waiters as etcd_waiters
 from benchmarks.redis import cycle as redis_cycle
+from benchmarks.redis import fencing as redis_fencing
 from benchmarks.redis import handover as redis_handover
 from benchmarks.redis import leases as redis_leases
 from benchmarks.redis import tasks as redis_tasks
@@ -46,6 +47,8 @@ SCENARIOS: dict[str, Callable[[bool], list[Row]]] = {
     "redis-tasks": redis_tasks.run,
     "redis-leases": redis_leases.run,
     "fencing": fencing.run,
+    "fencing-http": fencing_http.run,
+    "fencing-redis": redis_fencing.run,
     "etcd-handover": etcd_handover.run,
     "etcd-waiters": etcd_waiters.run,
     "etcd-leases": etcd_leases.run,

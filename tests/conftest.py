@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from _pytest.terminal import TerminalReporter
 
 # A deadline per example would measure the machine, not the code.
 settings.register_profile("repeat", deadline=None, derandomize=True, print_blob=True)
@@ -28,3 +32,19 @@ def no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests set what they need; a TENURE_URL of the developer's shell must not reach them."""
     for name in [name for name in os.environ if name.startswith("TENURE_")]:
         monkeypatch.delenv(name)
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+    """Show the tables that tests have recorded, line by line; a heading that several have is shown once."""
+    lines = [
+        str(line)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, line in report.user_properties
+        if name == "table"
+    ]
+    if lines:
+        terminalreporter.section("tables")
+        for line in dict.fromkeys(lines):
+            terminalreporter.write_line(line)

@@ -20,8 +20,9 @@ import tenure.engines.redis.life
 import tenure.engines.redis.store
 import tenure.engines.redis.transport_blocking  # noqa: F401 - for the reason above
 from benchmarks.contenders import NAME, Nobody, Tenure, Worker
+from tenure.engines.redis.life import FORMAT
 from tenure.engines.redis.scripts import command, script
-from tenure.engines.redis.store import FORMAT, HASH
+from tenure.engines.redis.store import HASH
 from tenure.runtimes import native
 
 if TYPE_CHECKING:
@@ -119,9 +120,8 @@ class BareWorker:
         self._listen = command(("BLPOP", f"{self._TAG}m:{box}", 0))
         self._claim = 0
         self._number = b""
-        genesis = self._requests.ask(
-            command((*script("genesis").by_text, 1, self._key, FORMAT, native.new_id(), 1, HASH))
-        )
+        record = (FORMAT, native.new_id(), 1, HASH)
+        genesis = self._requests.ask(command((*script("genesis").by_text, 1, self._key, *record)))
         self._id = genesis[1].decode()
         # The first of each, by text: it makes the script known, and opens the session.
         card = (box, "", "", 0)

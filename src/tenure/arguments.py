@@ -12,6 +12,18 @@ from tenure.errors import UsageError
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
+QUOTED_MOST: Final = 60
+"""How much of a wrong value an error repeats."""
+
+
+def quoted(value: Any) -> str:
+    """A wrong value as an error shows it: its beginning, or only its type if it cannot be shown."""
+    try:
+        said = repr(value)
+    except Exception:  # noqa: BLE001 - a repr of somebody else's; also a number of more digits than Python prints
+        return f"that {type(value).__name__}"
+    return said if len(said) <= QUOTED_MOST else f"{said[:QUOTED_MOST]}..."
+
 
 def text(argument: str, value: Any, most: int, least: int = 0) -> str:
     """A string within bounds: valid Unicode, no control characters."""
@@ -33,5 +45,5 @@ def text(argument: str, value: Any, most: int, least: int = 0) -> str:
 def count(argument: str, value: Any, most: int) -> int:
     """A whole number from 1."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise UsageError(f"{argument}: a whole number from 1 to {most} is needed, not {value!r}")
+        raise UsageError(f"{argument}: a whole number from 1 to {most} is needed, not {quoted(value)}")
     return value

@@ -70,7 +70,7 @@ class _Description(BaseDescription, Generic[H]):
         Cancellation: safe at every await; nothing is held afterwards.
         """
         patience = self._wait if wait is _DEFAULT else config.wait(wait)
-        begun = native.now()
+        begun = self._core.now()
         held = await self._take(patience, begun)
         if held._missing is not None:
             raise await self._client._timeout(held._missing, begun)
@@ -78,7 +78,7 @@ class _Description(BaseDescription, Generic[H]):
 
     async def try_acquire(self) -> H | None:
         """Take it if that needs no waiting; None if others hold it or wait for it."""
-        held = await self._take(0.0, native.now())
+        held = await self._take(0.0, self._core.now())
         return held if held._missing is None else None
 
     async def __aenter__(self) -> H:
@@ -150,7 +150,7 @@ class AsyncClient(BaseClient):
             if self._opening is None or self._opening.done() or self._opening.get_loop() is not loop:
                 # Connecting may wait for a disk or a network, and the loop must not. Shielded, so that a cancelled
                 # caller does not cancel it for the others; the next use finds it open.
-                runtime = AioRuntime(loop)
+                runtime = self._new_runtime(loop)
                 self._opening = loop.run_in_executor(
                     None, core.open, runtime, lambda engine: (engine.aio_store(runtime), engine.aio_mailbox(runtime))
                 )
@@ -162,6 +162,9 @@ class AsyncClient(BaseClient):
                 f"this client belongs to the event loop {self._loop!r} and was used in {loop!r}; make one per loop"
             )
         return core.store
+
+    def _new_runtime(self, loop: asyncio.AbstractEventLoop) -> AioRuntime:
+        return AioRuntime(loop)
 
     async def close(self) -> None:
         """Release all leases, end the waits of other tasks with `UsageError`, stop the keeper."""
@@ -304,7 +307,7 @@ class AsyncClient(BaseClient):
             queue = await self.inspect(lease.name)
         except TenureError:
             queue = None
-        return timeout_error(lease.name, native.now() - begun, queue, native.utc(), own=lease.token)
+        return timeout_error(lease.name, self._core.now() - begun, queue, native.utc(), own=lease.token)
 
     # -- for operators ----------------------------------------------------------------------------------------------
 

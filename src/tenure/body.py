@@ -9,7 +9,7 @@ Source: asyncio.timeout (CPython, Lib/asyncio/timeouts.py) for `cancelling`/`unc
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
     import asyncio
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tenure.core import Core
     from tenure.model import Instant, LossReason
     from tenure.protocols.records import Claim
+    from tenure.runtimes.aio import AioRuntime, Timer
 
 
 class Held(Protocol):
@@ -53,7 +54,7 @@ class Body:
         self._base = task.cancelling()
         self._out = False
         self._ours = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
 
     def enter(self) -> None:
         """Arm both triggers: a timer at the deadline, and the keeper's call.
@@ -68,8 +69,8 @@ class Body:
             self._loop.call_soon(self._fire)
 
     def _arm(self) -> None:
-        left = self._lease.deadline - self._lease._core.ledger.runtime.now()
-        self._timer = self._loop.call_later(max(0.0, left), self._tick)
+        runtime = cast("AioRuntime", self._lease._core.ledger.runtime)
+        self._timer = runtime.timer(self._lease.deadline, self._tick)
 
     def _tick(self) -> None:
         if self._out:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tenure.findings import Report
-    from tenure.ports import QueueStore
+    from tenure.ports import QueueStore, Runtime
     from tenure.protocols.claim import Ask
 
 H = TypeVar("H", Lease, Leases)
@@ -68,7 +68,7 @@ class _Description(BaseDescription, Generic[H]):
         Ctrl-C: nothing is held afterwards.
         """
         patience = self._wait if wait is _DEFAULT else config.wait(wait)
-        begun = native.now()
+        begun = self._core.now()
         held = self._take(patience, begun)
         if held._missing is not None:
             raise self._client._timeout(held._missing, begun)
@@ -76,7 +76,7 @@ class _Description(BaseDescription, Generic[H]):
 
     def try_acquire(self) -> H | None:
         """Take it if that needs no waiting; None if others hold it or wait for it."""
-        held = self._take(0.0, native.now())
+        held = self._take(0.0, self._core.now())
         return held if held._missing is None else None
 
     def __enter__(self) -> H:
@@ -136,9 +136,12 @@ class Client(BaseClient):
     def _open(self) -> QueueStore:
         core = self._core
         if not core.is_open:
-            runtime = BlockingRuntime()
+            runtime = self._new_runtime()
             core.open(runtime, lambda engine: (engine.store(runtime), engine.mailbox(runtime)))
         return core.store
+
+    def _new_runtime(self) -> Runtime:
+        return BlockingRuntime()
 
     def close(self) -> None:
         """Release all leases, end the waits of other threads with `UsageError`, stop the keeper."""
@@ -268,7 +271,7 @@ class Client(BaseClient):
             queue = self.inspect(lease.name)
         except TenureError:
             queue = None
-        return timeout_error(lease.name, native.now() - begun, queue, native.utc(), own=lease.token)
+        return timeout_error(lease.name, self._core.now() - begun, queue, native.utc(), own=lease.token)
 
     # -- for operators ----------------------------------------------------------------------------------------------
 

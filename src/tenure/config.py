@@ -5,11 +5,10 @@ Promises: a wrong value is a `UsageError` that names the argument and its bounds
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote
 
 from tenure import arguments
 from tenure.errors import UsageError
@@ -32,6 +31,7 @@ _OPTIONS: Final = {"ttl", "namespace", "require"}
 
 text = arguments.text
 count = arguments.count
+quoted = arguments.quoted
 
 
 class RedisServerClient(Protocol):
@@ -89,7 +89,7 @@ def settings(
         )
     options: dict[str, str] = {}
     if isinstance(url, str):
-        url, options = split_options(url)
+        url, options = split_options(_encodable(url))
     elif not hasattr(url, "connection_pool") and not hasattr(url, "nodes_manager"):
         raise UsageError(f"url: a string or a Redis client is needed, not {type(url).__name__}")
     if ttl is None and (given := options.get("ttl") or os.environ.get("TENURE_TTL")):
@@ -98,13 +98,12 @@ def settings(
         namespace = options.get("namespace") or os.environ.get("TENURE_NAMESPACE") or "tenure"
     if not isinstance(namespace, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", namespace):
         raise UsageError("namespace: 1 to 64 letters, digits, dots, dashes and underscores")
-    wanted = set([require] if isinstance(require, str) else require)
+    wanted = _names("require", require)
     for source in (options.get("require"), os.environ.get("TENURE_REQUIRE")):
         wanted |= {word.strip() for word in (source or "").split(",") if word.strip()}
     if wanted - CAPABILITIES:
-        raise UsageError(
-            f"require: unknown {sorted(map(str, wanted - CAPABILITIES))}; known are {sorted(CAPABILITIES)}"
-        )
+        unknown = quoted(sorted(map(str, wanted - CAPABILITIES)))
+        raise UsageError(f"require: unknown {unknown}; known are {sorted(CAPABILITIES)}")
     return Settings(
         url,
         seconds("ttl", 30.0 if ttl is None else ttl, TTL_LEAST, TTL_MOST),
@@ -112,8 +111,23 @@ def settings(
         None if max_hold is None else seconds("max_hold", max_hold, 0.001, SECONDS_MOST),
         frozenset(wanted),
         seconds("skew", skew, 0.0, TTL_MOST),
-        text("client", client or "", 128),
+        "" if client is None else text("client", client, 128),
     )
+
+
+def _encodable(url: str) -> str:
+    try:
+        url.encode()
+    except UnicodeEncodeError:
+        raise UsageError("url: a lone surrogate is not Unicode text; write other bytes as %XX") from None
+    return url
+
+
+def _names(argument: str, value: Any) -> set[str]:
+    try:
+        return {value} if isinstance(value, str) else set(value)
+    except TypeError:
+        raise UsageError(f"{argument}: names of capabilities are needed, not {quoted(value)}") from None
 
 
 def split_options(url: str) -> tuple[str, dict[str, str]]:
@@ -133,6 +147,9 @@ def split_options(url: str) -> tuple[str, dict[str, str]]:
             raise UsageError(f"url: the option {key!r} is given twice")
         elif not value:
             raise UsageError(f"url: the option {key!r} has no value")
+        elif "@" in value:
+            # No value of ours has one: a password with an unescaped ? or & may have begun what looks like an option.
+            raise UsageError(f"url: the option {key!r} has an @; write ? and & in a password as %3F and %26")
         else:
             ours[key] = value
     return scheme + mark + base + (f"?{'&'.join(theirs)}" if theirs else ""), ours
@@ -150,35 +167,33 @@ def shown(url: str | RedisClient) -> str:
             for key, value in parse_qsl(query)
         )
         return f"{shown(base)}?{'&'.join(options)}"
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    user = parts.netloc.rpartition("@")[0].partition(":")[0]
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{user}:***@{host}"))
+    # Not urllib's urlsplit: it refuses what a password may have, and one of its errors repeats the password.
+    scheme, mark, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    login, at, host = authority.rpartition("@")
+    return f"{scheme}{mark}{login.partition(':')[0]}:***@{host}{slash}{path}" if at else url
 
 
-def number(argument: str, value: Any) -> float:
-    """A finite number, also from a string of the environment."""
+def number(argument: str, value: str) -> float:
+    """A number that stands in a URL or in the environment."""
     try:
-        result = float(value)
-    except (TypeError, ValueError):
-        raise UsageError(f"{argument}: a number of seconds is needed, not {value!r}") from None
-    return result
+        return float(value)
+    except ValueError:
+        # It is not repeated: a piece of a URL may be one of a password.
+        raise UsageError(f"{argument}: what the URL or the environment says is no number of seconds") from None
 
 
 def seconds(argument: str, value: Any, least: float, most: float) -> Seconds:
     """A duration within bounds."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UsageError(f"{argument}: a finite number of seconds from {least:g} to {most:g} is needed, not {value!r}")
-    if not least <= value <= most:
-        raise UsageError(f"{argument}: {value!r} is outside {least:g} to {most:g} seconds")
+    # NaN compares as False, and a whole number may be too large for a float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise UsageError(f"{argument}: a number of seconds from {least:g} to {most:g} is needed, not {quoted(value)}")
     return float(value)
 
 
-def wait(value: Any) -> Seconds | None:
+def wait(value: Any, argument: str = "wait") -> Seconds | None:
     """How long to wait: seconds from 0, or None for ever."""
-    return None if value is None else seconds("wait", value, 0.0, SECONDS_MOST)
+    return None if value is None else seconds(argument, value, 0.0, SECONDS_MOST)
 
 
 def name(value: Any) -> str:
@@ -221,5 +236,5 @@ def ask(lock_name: Any, mode: Mode, *, max_hold: Seconds | None, lock_delay: Sec
 def lock_mode(shared: Any) -> Mode:
     """Exclusive, or shared."""
     if not isinstance(shared, bool):
-        raise UsageError(f"shared: True or False is needed, not {shared!r}")
+        raise UsageError(f"shared: True or False is needed, not {quoted(shared)}")
     return SHARED if shared else EXCLUSIVE

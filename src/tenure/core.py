@@ -15,6 +15,7 @@ from _socket import gethostname
 from typing import TYPE_CHECKING
 
 from tenure import engines
+from tenure.arguments import quoted
 from tenure.config import shown
 from tenure.errors import AcquireTimeout, OutcomeUnknown, StoreUnavailable, UnsafeSetup, UsageError, WouldDeadlock
 from tenure.model import Kind, LossReason
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from tenure.engines import Engine
     from tenure.findings import Report
     from tenure.model import Contender, Mode, Queue, Seconds
-    from tenure.ports import Mailbox, QueueStore, Runtime
+    from tenure.ports import Inbox, Mailbox, QueueStore, Runtime
     from tenure.protocols.claim import Ask
     from tenure.protocols.records import Claim
 
@@ -55,8 +56,12 @@ class Core:
     """One client's engine, ledger and keeper."""
 
     def __init__(self, settings: Settings, on_event: Callable[[Event], None] | None) -> None:
+        if on_event is not None and not callable(on_event):
+            raise UsageError(f"on_event: a function is needed, not {quoted(on_event)}")
         self.settings = settings
-        self.engine: Engine = engines.connect(settings.url, settings.namespace)
+        self.now = native.now
+        """The clock of this client; every acquire asks it before it has a runtime."""
+        self.engine: Engine = self._new_engine()
         missing = settings.require - self.engine.capabilities - self.engine.conditional
         if missing:
             raise UnsafeSetup(
@@ -98,7 +103,7 @@ class Core:
                 self._connect(runtime, connect)
             except BaseException:
                 self.engine.close()
-                self.engine = engines.connect(self.settings.url, self.settings.namespace)
+                self.engine = self._new_engine()
                 raise
             self.is_open = True
             if self.is_closed:
@@ -116,14 +121,29 @@ class Core:
             self.engine.capabilities |= uncertain
         keeper_store = self.engine.keeper_store(KeeperRuntime())
         self.authority = f"{_first_answer(keeper_store)}/{self.settings.namespace}"
-        ledger = Ledger(runtime, native.NativeInbox(), self._card, self._observe, self.settings.skew)
+        ledger = Ledger(runtime, self._new_inbox(), self._card, self._observe, self.settings.skew)
         ledger.watched = self._on_event is not None
         ledger.part = self.engine.part
         self.store, ledger.mailbox = connect(self.engine)
         self.ledger = ledger
+        self._start_keeper(ledger, keeper_store)
+
+    # What a client of another clock does otherwise.
+
+    def _new_engine(self) -> Engine:
+        return engines.connect(self.settings.url, self.settings.namespace)
+
+    def _new_inbox(self) -> Inbox[object]:
+        return native.NativeInbox()
+
+    def _start_keeper(self, ledger: Ledger, store: QueueStore) -> None:
         self._done = native.mutex()
         self._done.__enter__()
-        native.start_thread(lambda: self._keep(ledger, keeper_store, self._done))
+        native.start_thread(lambda: self._keep(ledger, store, self._done))
+
+    def _await_keeper(self, most: Seconds) -> bool:
+        """Wait until the keeper has ended; whether it has."""
+        return bool(self._done.acquire(timeout=most))  # type: ignore[attr-defined]  # a lock, as native.mutex() makes it
 
     def _keep(self, ledger: Ledger, store: QueueStore, done: object) -> None:
         try:
@@ -144,7 +164,7 @@ class Core:
         self.is_open = False
         self.ledger.closing = True
         self.ledger.inbox.put(Stop())
-        if self._done.acquire(timeout=most):  # type: ignore[attr-defined]  # a lock, as native.mutex() makes it
+        if self._await_keeper(most):
             self.engine.close()
 
     def doctor(self) -> Report:
@@ -159,7 +179,7 @@ class Core:
         if self.is_closed:
             raise UsageError("this client is closed; open another")
         settings = self.settings
-        engine = engines.connect(settings.url, settings.namespace)
+        engine = self._new_engine()
         capabilities, findings = engine.examine(settings.ttl)
         worst_first = tuple(sorted(findings, key=lambda finding: -finding.grade))
         return Report(shown(settings.url), engine.kind, engine.scope, settings.ttl, capabilities, worst_first)
@@ -168,7 +188,7 @@ class Core:
         """Prepare the engine's server, on a connection of its own. Raises as `Engine.migrate`, and `UsageError`."""
         if self.is_closed:
             raise UsageError("this client is closed; open another")
-        return engines.connect(self.settings.url, self.settings.namespace).migrate()
+        return self._new_engine().migrate()
 
     def fork(self) -> None:
         """In a forked child: nothing is held here, and the next use connects anew."""
@@ -178,7 +198,7 @@ class Core:
         # Also one that another thread was just about to open.
         self.engine.disown()
         self.is_open = False
-        self.engine = engines.connect(self.settings.url, self.settings.namespace)
+        self.engine = self._new_engine()
         self.held = {}
 
     def _card(self, session: str) -> SessionCard:
@@ -285,7 +305,7 @@ def timeout_error(name: str, waited: Seconds, queue: Queue | None, now: float, o
         message += f"; held by {describe(first)}{more} for {max(0.0, now - first.since):.1f} s (token {first.token})"
         message += f"; {len(queue.waiters)} waiting"
     elif queue is not None:
-        message += "; nobody holds it now"
+        message += "; nobody in its queue holds it now"
     return AcquireTimeout(message, name=name, waited=waited, queue=queue)
 
 

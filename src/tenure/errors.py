@@ -197,3 +197,29 @@ class MissingTable(SetupError):
 
 class MissingRow(SetupError, LookupError):
     """The row that carries the fence is not there. Nothing was done."""
+
+
+class Conflict(TenureError):
+    """Another worker of the same holder wrote between this one's read and its write. Nothing was done; read again.
+
+    The lease is as it was: run the whole block again, under the same lease.
+
+    Attributes:
+        resource: what the fence protects.
+    """
+
+    def __init__(self, message: str, *, resource: str = "") -> None:
+        super().__init__(message)
+        self.resource = resource
+
+
+class MissingToken(UsageError):
+    """A request shows no fencing token where one is needed. Nothing was done."""
+
+
+class MalformedToken(UsageError):
+    """What a request shows is no fencing token. Nothing was done; it is never read as "no fencing"."""
+
+
+class WrongResource(UsageError):
+    """A request shows a token for another resource than the one that it wants to work on. Nothing was done."""

@@ -13,7 +13,7 @@ from tenure.core import Core
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from tenure.config import RedisClient
+    from tenure.config import RedisClient, Settings
     from tenure.model import Mode, Seconds
     from tenure.observe.events import Event
     from tenure.protocols.claim import Ask
@@ -98,12 +98,13 @@ class BaseClient:
             UsageError: an argument is wrong, or there is no URL.
             UnsafeSetup: the engine lacks what is required.
         """
-        self._core = Core(
-            config.settings(
-                url, ttl=ttl, namespace=namespace, max_hold=max_hold, require=require, skew=skew, client=client
-            ),
-            on_event,
+        settings = config.settings(
+            url, ttl=ttl, namespace=namespace, max_hold=max_hold, require=require, skew=skew, client=client
         )
+        self._core = self._new_core(settings, on_event)
+
+    def _new_core(self, settings: Settings, on_event: Callable[[Event], None] | None) -> Core:
+        return Core(settings, on_event)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {config.shown(self._core.settings.url)!r}>"

@@ -89,8 +89,8 @@ class Lease(BaseLease, _Entered):
 
     def wait_lost(self, timeout: Seconds | None = None) -> LossReason | None:
         """Wait until the lease is lost or released, or for `timeout` seconds; the reason, or None."""
-        runtime = self._core.ledger.runtime
-        until = None if timeout is None else Instant(runtime.now() + (config.wait(timeout) or 0.0))
+        runtime, patience = self._core.ledger.runtime, config.wait(timeout, "timeout")
+        until = None if patience is None else Instant(runtime.now() + patience)
         signal = runtime.signal()
         self._own.on_end.append(signal.set)
         try:

@@ -151,8 +151,8 @@ def sh(*script: str) -> Sequence[str]:
 
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[Cli]:
-    """`tenure` where nobody else asks for a name: an engine within the process."""
-    cli = Cli(tmp_path, "memory://")
+    """`tenure` where nobody else asks for a name."""
+    cli = Cli(tmp_path, f"sqlite:///{tmp_path}/alone.db")
     yield cli
     cli.end_all()
 

@@ -70,7 +70,7 @@ def test_the_command_gets_the_grant_in_its_environment(alone: Cli) -> None:
     name, token, floor, authority, kept = done.stdout.strip().split("|")
     assert (name, kept) == ("reports/ä 1", "yes")
     assert int(token) == int(floor) > 0
-    assert authority.startswith("memory:")
+    assert authority.startswith("sqlite:")
 
 
 def test_options_of_the_command_are_its_own_and_its_input_is_ours(alone: Cli, tmp_path: Path) -> None:
@@ -81,8 +81,8 @@ def test_options_of_the_command_are_its_own_and_its_input_is_ours(alone: Cli, tm
     assert done.stdout == "from outside\n--json -- --wait\n"
 
 
-def test_the_command_sees_the_environment_that_the_caller_gave(alone: Cli) -> None:
-    bare = {"PATH": os.environ["PATH"], "TENURE_URL": "memory://", "CLI_TEST_MARK": alone.mark}
+def test_the_command_sees_the_environment_that_the_caller_gave(alone: Cli, tmp_path: Path) -> None:
+    bare = {"PATH": os.environ["PATH"], "TENURE_URL": f"sqlite://{tmp_path}/x.db", "CLI_TEST_MARK": alone.mark}
     process = alone.start_program([sys.executable, "-m", "tenure", "run", "a", "--", "env", "-0"], bare=bare)
 
     seen = {line.partition("=")[0] for line in process.communicate()[0].split("\0") if line}
@@ -113,7 +113,7 @@ def test_events_tell_the_whole_story_in_json(alone: Cli) -> None:
     assert all(isinstance(event["time"], float) for event in told)
     acquired, started, exited, released = told
     assert acquired["token"] == acquired["floor"] == released["token"] > 0
-    assert acquired["authority"].startswith("memory:")
+    assert acquired["authority"].startswith("sqlite:")
     assert acquired["waited"] < 5
     assert started["pid"] > 0
     assert (exited["status"], exited["signal"]) == (3, 0)
@@ -180,11 +180,12 @@ def test_wrong_usage_is_64_and_one_line(alone: Cli, options: list[str]) -> None:
     [
         ("nosuch://host", {}),
         ("no url", {}),
-        ("memory://?unknown=1", {}),
-        ("memory://?ttl=0", {}),
-        ("memory://", {"TENURE_TTL": "soon"}),
-        ("memory://", {"TENURE_NAMESPACE": "a:b"}),
-        ("memory://", {"TENURE_REQUIRE": "multi_host"}),
+        ("memory://", {}),
+        ("sqlite://?unknown=1", {}),
+        ("sqlite://?ttl=0", {}),
+        ("sqlite://", {"TENURE_TTL": "soon"}),
+        ("sqlite://", {"TENURE_NAMESPACE": "a:b"}),
+        ("sqlite://", {"TENURE_REQUIRE": "multi_host"}),
     ],
 )
 def test_a_wrong_configuration_is_78_and_one_line(alone: Cli, url: str, env: dict[str, str]) -> None:
@@ -283,6 +284,11 @@ def test_the_fallback_says_its_scope_once_and_only_then(alone: Cli) -> None:
     said = alone("run", "a", "--", "true")
     assert (said.returncode, said.stderr.count("scope: this user on this host only")) == (0, 1)
     assert alone("run", "a", "--quiet", "--", "true").stderr == ""
+
+    # Sentences or events, never both.
+    told = events(alone("run", "a", "--json", "--", "true").stderr)
+    assert [event["event"] for event in told] == ["scope", "acquired", "started", "exited", "released"]
+    assert told[0]["scope"] == "this user on this host only"
 
 
 def test_nothing_is_left_behind_by_a_run(alone: Cli) -> None:

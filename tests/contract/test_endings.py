@@ -233,6 +233,12 @@ async def test_a_held_lease_outlives_many_ttls(face: Face) -> None:
     assert await face(other.lock("name").try_acquire) is None
 
 
+async def test_skew_is_taken_off_each_deadline(face: Face) -> None:
+    """Rule A6: a promoted server's clock may be ahead by as much."""
+    lease = await face(face.client(ttl=30, skew=12).lock("name").acquire)
+    assert 10 < lease.remaining() <= 30 * 0.99 - 12
+
+
 async def test_a_waiter_outlives_many_ttls(face: Face) -> None:
     ours, theirs = face.client(), face.client(ttl=face.ttl(0.3))
     lease = await face(ours.lock("name").acquire)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -271,3 +273,20 @@ async def test_one_session_holds_many_leases(face: Face) -> None:
     assert len(await face(other.names, "many/")) == 250
     await face(client.close)
     assert await face(other.names, "many/") == []
+
+
+def threads() -> int:
+    """How many threads this process has; also those that Python does not know."""
+    return len(os.listdir("/proc/self/task"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_one_keeper_serves_whatever_is_held(face: Face) -> None:
+    before = threads()
+    client = face.client()
+    assert threads() <= before, "a client that was only described"
+    await face(client.lock("first").acquire)
+    with_one = threads()
+    for number in range(30):
+        await face(client.lock(f"name {number}").acquire)
+    assert threads() <= with_one

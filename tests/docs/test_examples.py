@@ -3,7 +3,7 @@
 A Python block is a program of its own; a shell block is one script under `bash -eu`; in a console block, lines after
 `$ ` are the script, and the other lines, if any, are all that it prints, where `...` stands for anything. Each runs in
 a directory and a home of its own, with TENURE_URL naming a fresh embedded store there; one that says REDIS_URL,
-POSTGRES_URL or ZOOKEEPER_URL finds a real server by it.
+POSTGRES_URL, S3_URL or ZOOKEEPER_URL finds a real server by it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.docs.blocks import ROOT, Block, documents, find_blocks
-from tests.servers import etcd, postgres, redis, zookeeper
+from tests.servers import etcd, postgres, redis, s3, zookeeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -60,6 +60,10 @@ def servers() -> Iterator[Callable[[str], dict[str, str]]]:
             return stack.enter_context(etcd.EtcdServer()).url
 
         @functools.cache
+        def s3_url() -> str:
+            return stack.enter_context(s3.S3Server()).url
+
+        @functools.cache
         def zookeeper_url() -> str:
             # With the tick that a server has by default, as the examples say nothing of it.
             return stack.enter_context(zookeeper.ZooKeeperServer(tick=2.0)).url
@@ -68,6 +72,7 @@ def servers() -> Iterator[Callable[[str], dict[str, str]]]:
             "REDIS_URL": (redis, redis_url),
             "POSTGRES_URL": (postgres, postgres_url),
             "ETCD_URL": (etcd, etcd_url),
+            "S3_URL": (s3, s3_url),
             "ZOOKEEPER_URL": (zookeeper, zookeeper_url),
         }
 
@@ -93,6 +98,10 @@ def run(block: Block, place: Path, variables: Mapping[str, str] = MappingProxyTy
         "PYTHONWARNINGS": "error",
         "TENURE_URL": f"sqlite://{place}/locks.db",
         "TMPDIR": str(place),
+        # Whoever reaches an object store has these from somewhere.
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
         **variables,
     }
     process = subprocess.Popen(

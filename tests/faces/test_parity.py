@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import tenure
-from tenure import fencing, observe
+from tenure import fencing, observe, testing
 
 PAIRS = [
     (tenure.Client, tenure.AsyncClient),
@@ -82,8 +82,8 @@ def test_both_faces_say_the_same_of_the_same(blocking: type, aio: type) -> None:
 def public_api() -> str:
     """Every public name, what it is, and how it is called."""
     lines = []
-    for module, names in ((tenure, tenure.__all__), (fencing, fencing.__all__), (observe, observe.__all__)):
-        for name in sorted(names):
+    for module in (tenure, fencing, observe, testing):
+        for name in sorted(module.__all__):
             thing = getattr(module, name)
             lines.append(f"{module.__name__}.{name}{describe(thing)}")
             if not inspect.isclass(thing):
@@ -117,7 +117,7 @@ def describe(thing: Any) -> str:
         return f"({', '.join(thing._fields)})"
     if hasattr(thing, "__dataclass_fields__"):
         return f"({', '.join(thing.__dataclass_fields__)})"
-    if thing in (tenure.Client, tenure.AsyncClient, fencing.Row):
+    if thing in (tenure.Client, tenure.AsyncClient, fencing.Row, testing.VirtualClock):
         return shown(thing.__init__)
     return ""
 

@@ -6,12 +6,18 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 
+from tests.fencing.drivers import databases, every, find
 from tests.fencing.servers import Servers, missing
-from tests.fencing.stores import DRIVERS, Driver, Session
+from tests.servers.redis import RedisServer
+from tests.servers.redis import missing as redis_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.fencing.session import Driver, Session
 
 
 @pytest.fixture(scope="session")
@@ -52,14 +58,60 @@ class Rig:
         asyncio.run(body())
 
 
-@pytest.fixture(params=sorted(DRIVERS))
-def rig(request: pytest.FixtureRequest, servers: Servers) -> Rig:
-    """Each driver in turn, on a store with the tables."""
-    driver = DRIVERS[request.param]
-    made = Rig(driver, new_url(servers, driver.store))
+def made(name: str, servers: Servers) -> Rig:
+    """A driver on a store that is ready for it."""
+    driver = find(name)
+    rig = Rig(driver, new_url(servers, driver.store))
 
     async def prepare(session: Session) -> None:
         await session.prepare()
 
-    made.run(prepare)
-    return made
+    rig.run(prepare)
+    return rig
+
+
+@pytest.fixture(params=sorted(every()))
+def rig(request: pytest.FixtureRequest, servers: Servers) -> Rig:
+    """Each driver in turn."""
+    return made(request.param, servers)
+
+
+@pytest.fixture(params=sorted(name for name, driver in every().items() if "numbered" in driver.paths))
+def counted(request: pytest.FixtureRequest, servers: Servers) -> Rig:
+    """Each driver in turn whose fence has room for operation numbers."""
+    return made(request.param, servers)
+
+
+@pytest.fixture(params=sorted(databases()))
+def sql(request: pytest.FixtureRequest, servers: Servers) -> Rig:
+    """Each driver of a database in turn, on a store with the tables."""
+    return made(request.param, servers)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Iterator[RedisServer]:
+    """A Redis for tests that leave it as it was, but for its data."""
+    if reason := redis_missing():
+        pytest.skip(reason)
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared: RedisServer) -> RedisServer:
+    """An empty Redis."""
+    shared.cli("FLUSHALL")
+    return shared
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[redis.Redis]:
+    """A client of an empty Redis."""
+    with redis.Redis.from_url(server.url) as made:
+        yield made
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """Of a file that is not there yet."""
+    return str(tmp_path / "report.csv")

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import multiprocessing
-import os
 import random
 import signal
 import sys
@@ -22,22 +20,24 @@ import tempfile
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-import tenure
-from tenure.observe.log import silence
-from tests.fencing.paths import NAIVE, PATHS, Fault
-from tests.fencing.stores import DRIVERS
+from tests.fencing.actors import Actor, Setting, new_folder
+from tests.fencing.drivers import every, find
+from tests.fencing.paths import DENYING, DUPLICATING
 from tests.servers.processes import PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from multiprocessing.connection import Connection
+    from collections.abc import Sequence
 
+    from tenure.model import Grant
+    from tests.fencing.session import Driver, Session
     from tests.servers.processes import Server
 
-BLOCKED_S = 0.01
-"""Seconds after which whoever has not come to an end is taken to wait for the other one."""
+WAITS_LEAST_S = 0.01
+WAITS_MOST_S = 0.25
+"""Seconds after which whoever has not come to an end is taken to wait for the other one: three times what a run took
+that nobody disturbed, within these bounds."""
 
 
 class Scenario(NamedTuple):
@@ -46,7 +46,8 @@ class Scenario(NamedTuple):
     Attributes:
         stop: the place where it is stopped; empty: at a random instant, by SIGSTOP.
         then: "resume" it, "kill" it, or "restart" the server and resume it; or "fail": it is not overtaken, but an
-            error ends its block, and it tries again.
+            error ends its block, and it tries again; or "repeat": it is not overtaken, but what it sent is held up,
+            and it sends that again over another connection.
         between: stop the second holder too, at this place, until the first is done.
         weight: how often, among the others.
     """
@@ -67,9 +68,22 @@ SCENARIOS = (
     Scenario("stopped anywhere", ""),
     Scenario("killed between raise and write", "read", then="kill", weight=1),
     Scenario("killed before the commit", "written", then="kill", weight=1),
-    Scenario("the server is killed and restarted", "read", then="restart", weight=1),
     Scenario("rolled back and tried again", "written", then="fail", weight=4),
 )
+UNBLOCKED = tuple(s for s in SCENARIOS if s.stop in ("granted", "read") and s.then == "resume")
+"""Those in which nobody waits for anybody, if a way to write holds nothing where it is stopped, as the wrong ones do:
+so what is wrong with them shows each time, however slow the host is."""
+
+RESTART = Scenario("the server is killed and restarted", "read", then="restart")
+DUPLICATES = (
+    Scenario("its own duplicate lands late", "granted", then="repeat"),
+    Scenario("its own duplicate is half done", "read", then="repeat"),
+)
+
+
+def playable(driver: Driver) -> tuple[Scenario, ...]:
+    """Those that a store can be judged by: where nothing is taken back, what a run had written before its end stays."""
+    return tuple(s for s in SCENARIOS if driver.rolls_back or s.stop != "written" or s.then not in ("kill", "fail"))
 
 
 class Tally(NamedTuple):
@@ -78,8 +92,8 @@ class Tally(NamedTuple):
     Attributes:
         rounds: how many.
         done: runs that were acknowledged.
-        refused: runs of an overtaken holder that were refused.
-        lost: acknowledged runs that the counter lacks.
+        refused: runs of an overtaken holder, and duplicates, that were refused.
+        lost: acknowledged runs that the counter lacks, and runs that it has twice.
         denied: runs of the rightful holder that were refused.
         worst: the scenario that lost most, if any did.
     """
@@ -96,170 +110,125 @@ class Tally(NamedTuple):
         """Nothing lost, nobody denied; and the rounds were worth something."""
         return not self.lost and not self.denied and self.refused > self.rounds // 10
 
-
-# -- the actor: one holder, in a process of its own --------------------------------------------------------------------
-
-
-def act(pipe: Connection, driver: str, url: str, locks: str, path: str) -> None:
-    """The life of a holder."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    silence()
-    with tenure.Client(locks, ttl=600) as client, suppress(EOFError, BrokenPipeError):
-        asyncio.run(_act(pipe, driver, url, client, path))
+    def is_found_out(self, path: str) -> bool:
+        """Whether a wrong path did what is wrong with it."""
+        return bool(self.denied if path in DENYING else self.lost)
 
 
-async def _act(pipe: Connection, driver: str, url: str, client: tenure.Client, path: str) -> None:
-    write = (PATHS | NAIVE)[path]
-    session = await DRIVERS[driver].session(url)
-    lease: tenure.Lease | None = None
-    pipe.send("ready")
-    while True:
-        what, argument = pipe.recv()
-        if what == "take":
-            try:
-                if argument:
-                    client.steal("orders", argument)
-                lease = client.lock("orders", wait=PATIENCE).acquire()
-            except tenure.StoreUnavailable:
-                pipe.send(0)
-            else:
-                pipe.send(lease.token)
-        elif what == "drop":
-            if lease is not None:
-                with suppress(tenure.LeaseLost):
-                    lease.release()
-            lease = None
-            pipe.send("dropped")
-        else:
-            outcome = "done"
-            try:
-                await write(session, lease, _pauses(pipe, *argument))
-            except tenure.TenureError as error:
-                outcome = f"refused: {error!r}"
-            except Exception as error:  # noqa: BLE001 - whatever a driver says of a server that has gone
-                outcome = f"failed: {error!r}"
-            if outcome != "done":
-                with suppress(Exception):
-                    await session.close()
-                with suppress(Exception):
-                    session = await DRIVERS[driver].session(url)
-            pipe.send(outcome)
+class Reader:
+    """Reads the counter, over a connection of its own that it keeps."""
 
+    def __init__(self, driver: str, url: str) -> None:
+        self._driver, self._url = driver, url
+        self._runner = asyncio.Runner()
+        self._session: Session | None = None
 
-def _pauses(pipe: Connection, stop: str, then: str) -> Callable[[str], Any]:
-    """What a path calls where it can be stopped; it is stopped at one place, once."""
-    is_due = True
+    def value(self) -> int:
+        """The counter; also by a server that has gone and come back."""
+        try:
+            return self._runner.run(self._read())
+        except Exception:  # noqa: BLE001 - whatever a driver says of a server that has gone
+            self._drop()
+            return self._runner.run(self._read())
 
-    async def pause(place: str) -> None:
-        nonlocal is_due
-        if is_due and place == stop:
-            is_due = False
-            if then == "fail":
-                raise Fault
-            pipe.send(f"at {place}")
-            pipe.recv()
+    async def _read(self) -> int:
+        if self._session is None:
+            self._session = await find(self._driver).session(self._url)
+        value = await self._session.value()
+        await self._session.rollback()
+        return value
 
-    return pause
+    def _drop(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            with suppress(Exception):
+                self._runner.run(session.close())
 
-
-class Actor:
-    """A holder, as the one sees who plays with it."""
-
-    def __init__(self, *setting: str) -> None:
-        self._setting = setting
-        self.start()
-
-    def start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=act, args=(theirs, *self._setting), daemon=True)
-        self._process.start()
-        theirs.close()
-        assert self.hear() == "ready"
-
-    def call(self, what: str, argument: Any = None) -> Any:
-        self.send(what, argument)
-        return self.hear()
-
-    def send(self, what: str, argument: Any = None) -> None:
-        self._pipe.send((what, argument))
-
-    def hear(self, seconds: float = PATIENCE) -> Any:
-        assert self._pipe.poll(seconds), "a holder hangs"
-        return self._pipe.recv()
-
-    def has_news(self, seconds: float) -> bool:
-        return self._pipe.poll(seconds)
-
-    def signal(self, number: int) -> None:
-        assert self._process.pid is not None
-        os.kill(self._process.pid, number)
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.join()
-        self._pipe.close()
-
-
-# -- the rounds ----------------------------------------------------------------------------------------------------
+    def close(self) -> None:
+        self._drop()
+        self._runner.close()
 
 
 class Drill:
-    """Rounds of one path over one store."""
+    """Rounds over one store, path after path, by the same two processes."""
 
-    def __init__(
-        self, driver: str, url: str, folder: str, path: str, *, server: Server | None = None, seed: int = 0
-    ) -> None:
-        self._driver, self._url, self._server = driver, url, server
-        setting = (driver, url, f"sqlite://{folder}/locks.db", path)
+    def __init__(self, driver: str, url: str, *, server: Server | None = None, seed: int = 0) -> None:
+        self._driver, self._server = driver, server
         self._random = random.Random(seed)  # noqa: S311 - a test's
-        self._actors = ExitStack()
-        self._first, self._second = Actor(*setting), Actor(*setting)
-        self._actors.callback(self._first.end)
-        self._actors.callback(self._second.end)
+        with ExitStack() as stack:
+            setting = Setting(driver, url, f"sqlite://{stack.enter_context(new_folder())}/locks.db")
+            self._reader = Reader(driver, url)
+            stack.callback(self._reader.close)
+            self._first, self._second = Actor(setting), Actor(setting)
+            stack.callback(self._first.end)
+            stack.callback(self._second.end)
+            self._ends = stack.pop_all()
+        self._waits = WAITS_MOST_S
+        self._is_waiting = True
+        self._reset("")
+
+    def _reset(self, path: str) -> None:
+        self._path = path
         self.lost: dict[str, int] = {}
         self.done = self.refused = self.denied = 0
         self.notes: list[str] = []
 
-    def close(self) -> None:
-        self._actors.close()
+    def __enter__(self) -> Self:
+        return self
 
-    def run(self, rounds: int, scenarios: Sequence[Scenario] = SCENARIOS) -> Tally:
-        """Play so many rounds."""
-        playable = [s for s in scenarios if s.then != "restart" or self._server is not None]
-        expected = self._value()
-        for _ in range(rounds):
-            scenario = self._random.choices(playable, [s.weight for s in playable])[0]
+    def __exit__(self, *_: object) -> None:
+        self._ends.close()
+
+    def run(self, path: str, rounds: int, *, restarts: int = 1) -> Tally:
+        """Play so many rounds of one path, drawn; as many of them with a restart of the server, if it has one."""
+        scenarios = () if path == "not numbered" else playable(find(self._driver))
+        scenarios += DUPLICATES if path in DUPLICATING else ()
+        drawn = self._random.choices(scenarios, [s.weight for s in scenarios], k=rounds)
+        if self._server is not None and path != "not numbered":
+            for at in self._random.sample(range(rounds), min(restarts, rounds)):
+                drawn[at] = RESTART
+        return self.play(path, drawn)
+
+    def play(self, path: str, drawn: Sequence[Scenario], *, is_waiting: bool = True) -> Tally:
+        """Play these scenarios with one path; say so if neither holder ever waits for the other one in them."""
+        self._reset(path)
+        self._is_waiting = is_waiting
+        expected = self._reader.value()
+        for scenario in drawn:
             expected += self._round(scenario)
-            found = self._value()
+            found = self._reader.value()
             if found != expected:
                 self.lost[scenario.name] = self.lost.get(scenario.name, 0) + abs(expected - found)
                 expected = found
         worst = max(self.lost, key=lambda name: self.lost[name], default="")
-        return Tally(rounds, self.done, self.refused, sum(self.lost.values()), self.denied, worst)
+        return Tally(len(drawn), self.done, self.refused, sum(self.lost.values()), self.denied, worst)
 
     def _round(self, scenario: Scenario) -> int:
         """One round; how many runs were acknowledged."""
         first, second = self._first, self._second
-        token = first.call("take")
-        first.send("run", (scenario.stop, scenario.then))
+        grant = first.take()
+        assert grant is not None, "the locks are out of order"
+        first.run(self._path, scenario.stop, is_failing=scenario.then == "fail")
         if scenario.then == "fail":
             return self._overtaken(first.hear()) + self._finish(first)
         early = self._stop(scenario)
+        if scenario.then == "repeat":
+            assert not early, early
+            return self._repeat(grant)
         if scenario.then == "restart" and self._server is not None:
             self._server.restart()
-        if not second.call("take", token):
+        if not second.take(grant.token):
             # It was stopped while it wrote to the store of the locks, of which there is one writer at a time.
             first.signal(signal.SIGCONT)
-            assert second.call("take", token), "the locks are out of order"
-        second.send("run", (scenario.between, "resume"))
+            assert second.take(grant.token), "the locks are out of order"
+        second.run(self._path, scenario.between)
         # Whoever is not heard of waits for the other one to end its transaction.
-        news = second.hear() if second.has_news(BLOCKED_S) else ""
+        news = second.hear() if second.has_news(self._patience) else ""
         if not early:
             self._go_on(scenario)
             if news.startswith("at "):
                 # The second stands between its read and its write: the first has its chance.
-                first.has_news(BLOCKED_S)
+                first.has_news(self._patience)
         while not news or news.startswith("at "):
             if news:
                 second.send("on")
@@ -269,11 +238,33 @@ class Drill:
         if scenario.then == "restart":
             # Both had connections to the server that died; with new ones, they try again.
             if outcome.startswith("failed"):
-                outcome = second.call("run", ("nowhere", "resume"))
-            done += self._overtaken(first.call("run", ("nowhere", "resume")))
+                second.run(self._path)
+                outcome = second.hear()
+            first.run(self._path)
+            done += self._overtaken(first.hear())
         done += self._rightful(outcome)
         first.call("drop")
         return done + self._finish(second)
+
+    @property
+    def _patience(self) -> float:
+        return self._waits if self._is_waiting else PATIENCE
+
+    def _repeat(self, grant: Grant) -> int:
+        """The holder sends what is held up again, as the same operation; each of them or one may be acknowledged."""
+        first, second = self._first, self._second
+        second.call("borrow", grant)
+        second.run(self._path, seq=first.seq)
+        news = second.hear() if second.has_news(self._waits) else ""
+        first.send("on")
+        late = first.hear()
+        outcomes = [news or second.hear(), late]
+        second.call("drop")
+        self.refused += sum(outcome.startswith("refused") for outcome in outcomes)
+        # However often it was acknowledged, it is one operation.
+        done = 1 if "done" in outcomes else self._rightful(outcomes[0])
+        self.done += done
+        return done + self._finish(first)
 
     def _stop(self, scenario: Scenario) -> str:
         """Stop the first holder, or kill it; how it ended, if it ended before that."""
@@ -296,7 +287,10 @@ class Drill:
 
     def _finish(self, holder: Actor) -> int:
         """A holder works once more, under the same token, and lets go."""
-        done = self._rightful(holder.call("run", ("nowhere", "resume")))
+        begun = time.monotonic()
+        holder.run(self._path)
+        done = self._rightful(holder.hear())
+        self._waits = min(WAITS_MOST_S, max(WAITS_LEAST_S, 3 * (time.monotonic() - begun)))
         holder.call("drop")
         return done
 
@@ -315,37 +309,26 @@ class Drill:
         self.refused += outcome.startswith("refused")
         return int(outcome == "done")
 
-    def _value(self) -> int:
-        """The counter, by a connection of its own."""
-
-        async def read() -> int:
-            session = await DRIVERS[self._driver].session(self._url)
-            try:
-                return await session.value()
-            finally:
-                await session.close()
-
-        return asyncio.run(read())
-
 
 # -- by command ----------------------------------------------------------------------------------------------------
 
 
-def play(driver: str, path: str, rounds: int, url: str, server: Server | None, seed: int) -> tuple[Tally, list[str]]:
-    """Rounds of one path on a store whose tables are there."""
-    with tempfile.TemporaryDirectory(prefix="tn-drill-") as folder:
-        drill = Drill(driver, url, folder, path, server=server, seed=seed)
-        try:
-            return drill.run(rounds), drill.notes
-        finally:
-            drill.close()
-
-
 async def prepare(driver: str, url: str) -> None:
     """Make the tables."""
-    session = await DRIVERS[driver].session(url)
+    session = await find(driver).session(url)
     await session.prepare()
     await session.close()
+
+
+HEADING = f"{'driver':22} {'path':22} {'rounds':>6} {'done':>7} {'refused':>8} {'lost':>6} {'denied':>7}  worst"
+
+
+def row(driver: str, path: str, tally: Tally) -> str:
+    """A line under the heading."""
+    return (
+        f"{driver:22} {path:22} {tally.rounds:6} {tally.done:7} {tally.refused:8} {tally.lost:6} {tally.denied:7}  "
+        f"{tally.worst}"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -355,31 +338,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fencing.drill", description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=500, help="rounds of each path (500)")
     parser.add_argument("--naive-rounds", type=int, default=200, help="rounds of each wrong path (200)")
-    parser.add_argument("--path", action="append", choices=[*PATHS, *NAIVE], help="only this one; may be repeated")
-    parser.add_argument("--driver", action="append", choices=sorted(DRIVERS), help="only this one; may be repeated")
+    parser.add_argument("--restarts", type=int, help="of them, rounds with a restart of the server (one in fifty)")
+    parser.add_argument("--path", action="append", help="only this one; may be repeated")
+    parser.add_argument("--driver", action="append", choices=sorted(every()), help="only this one; may be repeated")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    failed = False
-    print(f"{'driver':15} {'path':22} {'rounds':>6} {'done':>7} {'refused':>8} {'lost':>6} {'denied':>7}  worst")
+    is_failed = False
+    print(HEADING)
     with tempfile.TemporaryDirectory(prefix="tn-drill-") as folder, Servers(Path(folder)) as servers:
-        for driver in options.driver or sorted(DRIVERS):
-            for path in options.path or [*PATHS, *NAIVE]:
-                url, server = servers.new(DRIVERS[driver].store)
-                asyncio.run(prepare(driver, url))
-                rounds = options.rounds if path in PATHS else options.naive_rounds
-                tally, notes = play(driver, path, rounds, url, server, options.seed)
-                print(
-                    f"{driver:15} {path:22} {tally.rounds:6} {tally.done:7} {tally.refused:8} {tally.lost:6} "
-                    f"{tally.denied:7}  {tally.worst}",
-                    flush=True,
-                )
-                if path in PATHS and not tally.is_safe:
-                    failed = True
-                    print(*notes[:3], sep="\n")
-                if path in NAIVE and tally.is_safe:
-                    failed = True
-                    print("    was not found out")
-    return int(failed)
+        for name in options.driver or sorted(every()):
+            driver = find(name)
+            url, server = servers.new(driver.store)
+            asyncio.run(prepare(name, url))
+            with Drill(name, url, server=server, seed=options.seed) as drill:
+                for path in [p for p in [*driver.paths, *driver.naive] if p in (options.path or [p])]:
+                    rounds = options.rounds if path in driver.paths else options.naive_rounds
+                    restarts = 1 + rounds // 50 if options.restarts is None else options.restarts
+                    tally = drill.run(path, rounds, restarts=restarts)
+                    print(row(name, path, tally), flush=True)
+                    if path in driver.paths and not tally.is_safe:
+                        is_failed = True
+                        print(*drill.notes[:3], sep="\n")
+                    if path in driver.naive and not tally.is_found_out(path):
+                        is_failed = True
+                        print("    was not found out")
+    return int(is_failed)
 
 
 if __name__ == "__main__":

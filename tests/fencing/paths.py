@@ -1,7 +1,8 @@
 """Ways to add one to a counter under a lease: ours, and those that look right and are not.
 
 Each is a write path of the drill: `async def (session, lease, pause)`. It calls `pause(place)` where it can be stopped:
-"granted" before anything is asked, "read" between read and write, "written" before the commit.
+"granted" before anything is asked, "read" between read and write, "written" before the commit. Which of them a store
+can be worked on by stands in its `Driver`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from tenure.errors import StaleToken
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
-    from tests.fencing.stores import Session
+    from tests.fencing.session import Session
 
     Pause = Callable[[str], Awaitable[None]]
 
@@ -22,17 +23,13 @@ class Fault(Exception):
     """The work of a holder fails."""
 
 
-async def write(session: Session, value: int) -> None:
-    await session.do(f"UPDATE counter SET v = {value} WHERE id = 1")
-
-
 async def guarded(session: Session, lease: Any, pause: Pause) -> None:
     """One guarded transaction."""
     await pause("granted")
     async with session.guard(lease):
         value = await session.value()
         await pause("read")
-        await write(session, value + 1)
+        await session.write(value + 1)
         await pause("written")
 
 
@@ -43,7 +40,7 @@ async def guarded_twice(session: Session, lease: Any, pause: Pause) -> None:
         value = await session.value()
     await pause("read")
     async with session.guard(lease):
-        await write(session, value + 1)
+        await session.write(value + 1)
         await pause("written")
 
 
@@ -55,9 +52,19 @@ async def opened(session: Session, lease: Any, pause: Pause) -> None:
     async with session.guard(lease):
         value = await session.value()
         await pause("read")
-        await write(session, value + 1)
+        await session.write(value + 1)
     await pause("written")
     await session.commit()
+
+
+async def numbered(session: Session, lease: Any, pause: Pause) -> None:
+    """One guarded transaction, with the number of the operation."""
+    await pause("granted")
+    async with session.guard(lease, seq=session.seq):
+        value = await session.value()
+        await pause("read")
+        await session.write(value + 1)
+        await pause("written")
 
 
 async def unfenced(session: Session, lease: Any, pause: Pause) -> None:
@@ -66,7 +73,7 @@ async def unfenced(session: Session, lease: Any, pause: Pause) -> None:
     value = await session.value()
     await session.rollback()
     await pause("read")
-    await write(session, value + 1)
+    await session.write(value + 1)
     await pause("written")
     await session.commit()
 
@@ -78,7 +85,7 @@ async def asked(session: Session, lease: Any, pause: Pause) -> None:
     await session.rollback()
     lease.check()
     await pause("read")
-    await write(session, value + 1)
+    await session.write(value + 1)
     await pause("written")
     await session.commit()
 
@@ -90,20 +97,17 @@ async def read_before_raise(session: Session, lease: Any, pause: Pause) -> None:
     await session.rollback()
     await pause("read")
     async with session.guard(lease):
-        await write(session, value + 1)
+        await session.write(value + 1)
         await pause("written")
 
 
 async def write_without_raise(session: Session, lease: Any, pause: Pause) -> None:
-    """The fence beside the value: compared and raised by the write itself, in one statement."""
+    """The fence beside the value: compared and raised by the write itself, in one step."""
     await pause("granted")
     value = await session.value()
     await session.rollback()
     await pause("read")
-    await session.do(
-        f"UPDATE counter SET v = {value + 1}, fence = {lease.token} WHERE id = 1 AND fence <= {lease.token}"
-    )
-    if await session.one("SELECT fence FROM counter WHERE id = 1") != lease.token:
+    if not await session.write_beside(value + 1, lease.token):
         await session.rollback()
         raise StaleToken("stale")
     await pause("written")
@@ -113,14 +117,14 @@ async def write_without_raise(session: Session, lease: Any, pause: Pause) -> Non
 async def check_then_write(session: Session, lease: Any, pause: Pause) -> None:
     """Raise, read, check and write, each right by itself."""
     await pause("granted")
-    await raise_column(session, lease, "<=")
+    await raise_beside(session, lease, strict=False)
     value = await session.value()
-    if await session.one("SELECT fence FROM counter WHERE id = 1") != lease.token:
+    if await session.beside() != lease.token:
         await session.rollback()
         raise StaleToken("stale")
     await session.rollback()
     await pause("read")
-    await write(session, value + 1)
+    await session.write(value + 1)
     await pause("written")
     await session.commit()
 
@@ -128,29 +132,49 @@ async def check_then_write(session: Session, lease: Any, pause: Pause) -> None:
 async def strict(session: Session, lease: Any, pause: Pause) -> None:
     """As it should be, but a token counts once only."""
     await pause("granted")
-    await raise_column(session, lease, "<")
+    await raise_beside(session, lease, strict=True)
     value = await session.value()
     await session.rollback()
     await pause("read")
-    await session.do(f"UPDATE counter SET v = {value + 1} WHERE id = 1 AND fence = {lease.token}")
-    if await session.one("SELECT fence FROM counter WHERE id = 1") != lease.token:
+    if not await session.write_beside(value + 1, lease.token, strict=True):
         await session.rollback()
         raise StaleToken("stale")
     await pause("written")
     await session.commit()
 
 
-async def raise_column(session: Session, lease: Any, comparison: str) -> None:
-    """Raise the fence beside the value, committed."""
-    found = await session.one("SELECT fence FROM counter WHERE id = 1")
-    if not (found < lease.token if comparison == "<" else found <= lease.token):
+async def forgetful(session: Session, lease: Any, pause: Pause) -> None:
+    """As it should be, but the fence has a TTL, which is over when somebody comes back late."""
+    await pause("granted")
+    if not await session.write_lapsing(lease.token):
         await session.rollback()
         raise StaleToken("stale")
-    await session.do(f"UPDATE counter SET fence = {lease.token} WHERE id = 1 AND fence {comparison} {lease.token}")
+    await session.commit()
+    value = await session.value()
+    await session.rollback()
+    await pause("read")
+    if not await session.write_lapsing(lease.token, value + 1):
+        await session.rollback()
+        raise StaleToken("stale")
+    await pause("written")
     await session.commit()
 
 
-PATHS: dict[str, Any] = {"guarded": guarded, "guarded twice": guarded_twice, "opened": opened}
+async def raise_beside(session: Session, lease: Any, *, strict: bool) -> None:
+    """Raise the fence beside the value, committed."""
+    found = await session.beside()
+    if not (found < lease.token if strict else found <= lease.token):
+        await session.rollback()
+        raise StaleToken("stale")
+    await session.raise_beside(lease.token)
+
+
+PATHS: dict[str, Any] = {
+    "guarded": guarded,
+    "guarded twice": guarded_twice,
+    "opened": opened,
+    "numbered": numbered,
+}
 """Must lose nothing and deny nobody."""
 
 NAIVE: dict[str, Any] = {
@@ -160,5 +184,18 @@ NAIVE: dict[str, Any] = {
     "write without raise": write_without_raise,
     "check then write": check_then_write,
     "strict comparison": strict,
+    "TTL on the fence": forgetful,
+    "not numbered": guarded,
 }
 """Must be found out."""
+
+DENYING = frozenset({"strict comparison"})
+"""Of the wrong ones, those that lose nothing and refuse the rightful holder."""
+
+DUPLICATING = frozenset({"numbered", "not numbered"})
+"""Those of which operations are sent twice."""
+
+
+def without(paths: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """All but those that a store has no means for."""
+    return {name: path for name, path in paths.items() if name not in names}

@@ -9,7 +9,8 @@ import pytest
 from tenure import fencing
 from tenure.errors import MissingTable, NotRaised, StaleToken
 from tests.fencing.conftest import new_url
-from tests.fencing.stores import TABLES, DjangoSession
+from tests.fencing.orms import DjangoSession
+from tests.fencing.stores import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,52 +1,73 @@
-"""The guards through the drill, and wrong guards that it must find out.
+"""The guards through the drill, and wrong guards that it must find out, over every store in the same rounds.
 
-Five hundred rounds and more for each guard; `python -m tests.fencing.drill --rounds 10000` plays more.
+Five hundred rounds and more for each pair of guard and store, fewer where the store is slow; the command
+`python -m tests.fencing.drill --rounds 10000` plays more. Holders are processes, so that they run at once and can be
+stopped and killed; the public drill, which steps through every statement, is in `test_stepped.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fencing.drill import play, prepare
-from tests.fencing.paths import NAIVE, PATHS
+from tests.fencing.drill import DUPLICATES, HEADING, UNBLOCKED, Drill, prepare, row
+from tests.fencing.drivers import every, find
+from tests.fencing.paths import DUPLICATING
 from tests.fencing.servers import missing
-from tests.fencing.stores import DRIVERS
 
 if TYPE_CHECKING:
-    from tests.fencing.drill import Tally
+    from collections.abc import Callable
+
     from tests.fencing.servers import Servers
+    from tests.fencing.session import Driver
 
-ROUNDS = {"sqlalchemy": 40, "django": 90}
-"""Of each path, with each of the ways to a guard that has more than one; 170 with the others."""
+ROUNDS = 500
+"""Of each pair of a guard and a store, over all of its paths and the drivers that reach it."""
 
-NAIVE_ROUNDS = 40
+SLOW_ROUNDS = {"s3": 120}
+"""Fewer, with a store that takes several times as long to answer as the others."""
+
+NAIVE_TIMES = 2
+"""How often a wrong path is played through each scenario that shows what is wrong with it."""
 
 
-def drilled(servers: Servers, driver: str, path: str, rounds: int) -> tuple[Tally, list[str]]:
-    store = DRIVERS[driver].store
-    if reason := missing(store):
+def rounds(driver: Driver) -> int:
+    """Of each path of a driver: several that reach the same store by the same guard share its rounds."""
+    sharing = sum((other.guard, other.store) == (driver.guard, driver.store) for other in every().values())
+    return -(-SLOW_ROUNDS.get(driver.store, ROUNDS) // (sharing * len(driver.paths)))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", every())
+def test_a_guard_loses_nothing_and_denies_nobody_and_what_looks_right_is_found_out(
+    servers: Servers, name: str, record_property: Callable[[str, object], None]
+) -> None:
+    driver = find(name)
+    if reason := missing(driver.store):
         pytest.skip(reason)
-    url, server = servers.new(store)
-    asyncio.run(prepare(driver, url))
-    return play(driver, path, rounds, url, server, seed=1)
+    url, server = servers.new(driver.store)
+    asyncio.run(prepare(name, url))
+    record_property("table", HEADING)
+    with Drill(name, url, server=server, seed=1) as drill:
+        for at, path in enumerate(driver.paths):
+            # One restart for each driver: a server takes its time to come back.
+            tally = drill.run(path, rounds(driver), restarts=int(at == 0))
+            record_property("table", row(name, path, tally))
+            assert tally.is_safe, (path, tally, drill.notes[:3])
+        for path in driver.naive:
+            is_waiting = path in DUPLICATING
+            scenarios = DUPLICATES if is_waiting else UNBLOCKED
+            tally = drill.play(path, scenarios * NAIVE_TIMES, is_waiting=is_waiting)
+            record_property("table", row(name, path, tally))
+            assert tally.is_found_out(path), (path, tally)
+            assert not tally.is_safe
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("driver", DRIVERS)
-def test_a_guard_loses_nothing_and_denies_nobody(servers: Servers, driver: str, path: str) -> None:
-    rounds = ROUNDS.get(driver.partition("-")[0], 170)
-    tally, notes = drilled(servers, driver, path, rounds)
-    assert tally.is_safe, (tally, notes[:3])
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("path", NAIVE)
-@pytest.mark.parametrize("driver", ["sqlite3", "psycopg", "pymysql"])
-def test_what_looks_right_and_is_not_is_found_out(servers: Servers, driver: str, path: str) -> None:
-    tally, _ = drilled(servers, driver, path, NAIVE_ROUNDS)
-    assert not tally.is_safe
-    assert tally.denied if path == "strict comparison" else tally.lost, tally
+def test_the_pairs_have_their_rounds() -> None:
+    played: Counter[tuple[str, str]] = Counter()
+    for driver in every().values():
+        played[driver.guard, driver.store] += rounds(driver) * len(driver.paths)
+    assert all(played[guard, store] >= SLOW_ROUNDS.get(store, ROUNDS) for guard, store in played)

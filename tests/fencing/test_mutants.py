@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.fencing.drivers import find
 from tests.fencing.servers import missing
-from tests.fencing.stores import DRIVERS
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,6 +49,9 @@ MUTANTS = (
     Mutant("D1", "the raise is not committed", "fencing/guard.py", "            await self._database.end(None)\n", "            await self._database.end(_Refused())\n", "psycopg", "guarded", lost=False),
     Mutant("D1", "nobody raises", "fencing/guard.py", "                await self._raise()\n                verdict, fence = await self._begin()\n", "                pass\n", "sqlite3", "guarded", lost=False),
     Mutant("D1", "who has not raised works", "fencing/rule.py", "if fence.token < proof.floor:\n        return Verdict.NOT_RAISED", "if False:\n        return Verdict.NOT_RAISED", "sqlite3", "guarded twice"),
+    Mutant("B8", "a stale step is done", "fencing/keyspace/lua/check.lua", "if stale or below(token, ARGV[2])", "if foreign", "redis", "guarded"),
+    Mutant("D1", "nobody raises", "fencing/keyspace/section.py", "if not self._is_raised or self._proof.seq:", "if False:", "redis", "guarded", lost=False),
+    Mutant("D1", "the replacement is not checked", "fencing/files/guard.py", "if verdict is Verdict.ACCEPTED:", "if True:", "file", "guarded"),
     Mutant("B8", "equal tokens are stale", "fencing/rule.py", "fence.intent) > proof.token", "fence.intent) >= proof.token", "sqlite3", "guarded", lost=False),
 )  # fmt: skip
 
@@ -56,7 +59,7 @@ MUTANTS = (
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[f"{m.rule}-{m.what}-{m.path}" for m in MUTANTS])
 def test_the_drill_finds_out_a_guard_without(mutant: Mutant, tmp_path: Path) -> None:
-    if reason := missing(DRIVERS[mutant.driver].store):
+    if reason := missing(find(mutant.driver).store):
         pytest.skip(reason)
     shutil.copytree(ROOT / "src" / "tenure", tmp_path / "tenure", ignore=shutil.ignore_patterns("__pycache__"))
     target = tmp_path / "tenure" / mutant.file

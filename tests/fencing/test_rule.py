@@ -18,6 +18,7 @@ from tenure.errors import (
     StaleToken,
     TenureError,
     UsageError,
+    WrongResource,
     _Refusal,
 )
 from tenure.fencing import rule
@@ -108,6 +109,29 @@ def test_a_bare_token_must_say_what_it_protects() -> None:
     assert prove(TOKEN_MAX, "r")[0].token == TOKEN_MAX
 
 
+def test_a_proof_proves_itself_and_nothing_else() -> None:
+    proof = Proof("r", 7, 7, "redis/app", 3)
+    assert prove(proof) == prove(proof, "r") == (proof, None)
+    assert proof.of("r") is proof
+    for resource in ("R", "r "):
+        with pytest.raises(WrongResource):
+            prove(proof, resource)
+        with pytest.raises(WrongResource):
+            proof.of(resource)
+    assert prove(proof, label="a place")[0].resource == "a place"
+    assert prove(proof._replace(seq=0), seq=5)[0].seq == 5
+    with pytest.raises(UsageError, match="by itself"):
+        prove(proof, seq=5)
+    for wrong in (
+        proof._replace(token=0),
+        proof._replace(floor=8),
+        proof._replace(floor=5),
+        proof._replace(resource=""),
+    ):
+        with pytest.raises(UsageError):
+            prove(wrong)
+
+
 def test_a_floor_above_its_token_is_refused() -> None:
     with pytest.raises(UsageError, match="floor"):
         prove(Grant("r", 7, 8))
@@ -136,9 +160,10 @@ def test_a_lease_proves_what_its_grant_proves() -> None:
 
 def test_a_service_that_merely_enforces_loads_no_engine_and_no_driver() -> None:
     program = (
-        "import sys, tenure; tenure.fencing.psycopg; "
+        "import sys, tenure; tenure.fencing.psycopg, tenure.fencing.s3, tenure.fencing.httpx; "
         "print([m for m in sys.modules if m.startswith(('tenure.engines', 'tenure.core', 'tenure.client', "
-        "'tenure.protocols', 'tenure.sql.drivers', 'psycopg', 'sqlite3', 'redis', 'asyncio'))])"
+        "'tenure.protocols', 'tenure.sql.drivers', 'psycopg', 'sqlite3', 'redis', 'asyncio', 'boto', 'http', "
+        "'requests', 'fastapi', 'django'))])"
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
     assert told.stdout.strip() == "[]"

@@ -14,7 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scop
 from tenure import fencing
 from tenure.errors import NotRaised, StaleToken, UsageError
 from tests.fencing.conftest import new_url
-from tests.fencing.stores import AIO_ENGINES, ENGINES, AlchemySession, alchemy_url
+from tests.fencing.orms import AIO_ENGINES, ENGINES, AlchemySession, alchemy_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -123,7 +123,13 @@ MUTANTS = [
     Mutant("a steal is not counted", "B9", "steal", "  call('HINCRBY', TAG .. 's:' .. row.session, 'stolen', 1)\n", ""),
     Mutant("a stolen claim may come back", "B1", "steal", "  bury(row.session, row.id)\n", ""),
     Mutant("a steal lets nobody in", "B3", "steal", "settle(row.name, tonumber(row.number))\n", ""),
-    Mutant("a release lets nobody in", "B3", "close", "    settle(name, tonumber(row.number))\n", ""),
+    Mutant(
+        "a release lets nobody in",
+        "B3",
+        "close",
+        "    settle(name, tonumber(row.number))\n    return lost and",
+        "    return lost and",
+    ),
     Mutant("a steal does not hint", "B9", "steal", "hint(row)\n", ""),
     Mutant(
         "an evicted queue stands",
@@ -210,3 +216,94 @@ MUTANTS = [
         "",
     ),
 ]
+
+PLAIN_MUTANTS = [
+    Mutant(
+        "the key is not taken",
+        "",
+        "plain",
+        "  return call('SET', key_of(name), VALUE .. whole(NOW), 'NX', 'PXAT', at(till))\n",
+        "  return not call('MGET', key_of(name))[1]\n",
+    ),
+    Mutant("another's key is no matter", "", "plain", "'NX', 'PXAT', at(till))\n", "'NX', 'PXAT', at(till)) or true\n"),
+    Mutant("the key stays", "", "plain", "  if ours(name) then call('DEL', key_of(name)) end\n", ""),
+    Mutant("the key is not kept for the next", "", "plain", "    call('PEXPIREAT', key_of(name), at(till))\n", ""),
+    Mutant(
+        "a heartbeat does not keep the key",
+        "A1",
+        "plain",
+        "till - NOW then call('PEXPIREAT', key_of(name), at(till)) end",
+        "till - NOW then return end",
+    ),
+    Mutant(
+        "a heartbeat does not keep it for the delay",
+        "B10",
+        "plain",
+        "keep(names[i], till + row.delay)",
+        "keep(names[i], till)",
+    ),
+    Mutant(
+        "delays are not noted",
+        "B10",
+        "enter",
+        "    if plain and delay ~= '0' then call('HSET', key, 'delays', '1') end\n",
+        "",
+    ),
+    Mutant(
+        "what is let go of is kept",
+        "B10",
+        "plain",
+        "if row and row.floor ~= '0' and row.freed == 0 then\n          if since",
+        "if row and row.floor ~= '0' then\n          if since",
+    ),
+    Mutant(
+        "one of many cuts the key short",
+        "",
+        "plain",
+        "  if call('PTTL', key_of(name)) * 1000 < till - NOW then",
+        "  if true then",
+    ),
+    Mutant("a heartbeat keeps what is lost", "A2", "plain", " else settle(names[i], 0) end", " end"),
+    Mutant("who joins hides a loss", "A2", "plain", "      if not taken then forfeit(prefix) end\n", ""),
+    Mutant("one loses for all", "A2", "plain", "row.session, 'lost', 1)\n", "row.session, 'lost', 1)\n      break\n"),
+    Mutant(
+        "a loss is not counted", "A2", "plain", "      call('HINCRBY', TAG .. 's:' .. row.session, 'lost', 1)\n", ""
+    ),
+    Mutant("a lost claim may come back", "B1", "plain", "      bury(row.session, row.id)\n", ""),
+    Mutant("a lost name is free at once", "", "plain", "      row.freed = ends(row)\n", "      row.freed = NOW\n"),
+    Mutant(
+        "a lost key is anybody's",
+        "",
+        "plain",
+        "  if take(name, latest(prefix)) then return",
+        "  if prefix[1].freed > 0 or take(name, latest(prefix)) then return",
+    ),
+    Mutant("the first is not hinted", "B3", "plain", "    if gone and row.floor == '0' then hint(row) end\n", ""),
+    Mutant(
+        "a stranger is waited for to his end",
+        "B6",
+        "plain",
+        "(left < 0 and POLL or math.min(left * 1000, POLL))",
+        "(left < 0 and POLL or left * 1000)",
+    ),
+    Mutant("an endless stranger is waited for", "B6", "plain", "(left < 0 and POLL or", "(left < 0 and 1e12 or"),
+    Mutant(
+        "a newcomer does not ask",
+        "",
+        "enter",
+        "if plain and not rows[1] then rows = plain.bars(name, session, tonumber(delay)) end\n",
+        "",
+    ),
+    Mutant(
+        "who looks is not barred", "", "queue", "  if plain and not rows[1] then return plain.bars_still(row) end\n", ""
+    ),
+    Mutant(
+        "who is next is told anyhow", "", "queue", "if row.floor == '0' and admitted then", "if row.floor == '0' then"
+    ),
+    Mutant("what is lost is let go of in peace", "", "close", "return lost and '0' or '1'", "return '1'"),
+    Mutant("what is lost blocks to its end", "", "close", "    if row.delay == 0 then\n", "    if false then\n"),
+    Mutant(
+        "a delay does not keep the key", "B10", "close", "  if plain then plain.admits(name, prefix, false) end\n", ""
+    ),
+]
+"""Of what is done beside the queues, where the store has plain keys."""

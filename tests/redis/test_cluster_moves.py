@@ -12,8 +12,9 @@ import pytest
 
 from tenure import Client, Lease, LeaseLost, LossReason, OutcomeUnknown, StoreUnavailable
 from tenure.engines.redis import scripts
+from tenure.engines.redis.life import FORMAT
 from tenure.engines.redis.scripts import command, script_on_cluster
-from tenure.engines.redis.store import FORMAT, genesis_key
+from tenure.engines.redis.store import genesis_key
 from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.ports import ClaimRef, Closing
 from tenure.runtimes.blocking import run

@@ -410,6 +410,16 @@ def test_a_format_that_no_client_would_open(server: RedisServer) -> None:
     assert grade(server.url, "format") is DANGER
 
 
+@pytest.mark.parametrize(("policy", "expected"), [("noeviction", OK), ("volatile-lru", WARNING)])
+def test_plain_keys_may_be_evicted(server: RedisServer, policy: str, expected: Grade) -> None:
+    assert all(finding.name != "plain_keys" for finding in examine(server.url).findings)
+    with Client(f"{server.url}?plain_key=lock:{{name}}", namespace="beside"):
+        server.cli("CONFIG", "SET", "maxmemory-policy", policy)
+        found = find(examine(server.url, namespace="beside"), "plain_keys")
+        assert found.grade is expected
+        assert "'lock:{name}'" in found.found
+
+
 def test_round_trips_against_the_ttl(monkeypatch: pytest.MonkeyPatch) -> None:
     with RedisServer() as server, Proxy(server.address) as proxy:
         url = f"redis://{proxy.address[0]}:{proxy.address[1]}"

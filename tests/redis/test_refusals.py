@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tenure import Client, LossReason, OutcomeUnknown, StoreUnavailable, TenureError, UnsafeSetup
+from tenure import Client, IncompatibleStore, LossReason, OutcomeUnknown, StoreUnavailable, TenureError, UnsafeSetup
+from tenure.engines.redis import scripts
+from tenure.engines.redis.life import SPOKEN
 from tenure.model import LeaseState
 from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.runtimes import native
@@ -291,6 +293,75 @@ def test_a_waiter_hears_again_after_its_server_was_demoted_for_a_while(server: R
         held.release()
         attempt.outcome().release()
         assert attempt.ended_at - begun < SLACK
+
+
+# -- genesis ---------------------------------------------------------------------------------------------------------
+
+GENESIS: Final = "{tenure:0}:genesis"
+
+
+def everything(server: RedisServer) -> dict[str, str]:
+    """All keys, as they are."""
+    return {key: server.cli("DUMP", key) for key in server.cli("KEYS", "*")}
+
+
+@pytest.mark.parametrize("face", [Client, Looped])
+@pytest.mark.parametrize(
+    ("field", "value", "says", "in_force"),
+    [
+        ("format", "99", "format 99", 99),
+        ("format", "two", "format two", None),
+        ("partitions", "8", "8 partitions", 1),
+        ("last", "soon", "damaged", 1),
+    ],
+)
+def test_a_genesis_record_that_is_not_understood_is_refused_and_nothing_is_touched(
+    server: RedisServer, face: Any, field: str, value: str, says: str, in_force: int | None
+) -> None:
+    with Client(server.url) as client, client.lock("n"):
+        pass
+    server.cli("HSET", GENESIS, field, value)
+    before = everything(server)
+    with pytest.raises(IncompatibleStore, match=says) as refused, face(server.url):
+        pass
+    assert (refused.value.in_force, refused.value.spoken) == (in_force, SPOKEN)
+    assert everything(server) == before
+
+
+@pytest.mark.parametrize("step", scripts.STEPS)
+@pytest.mark.parametrize(("field", "value"), [("format", "99"), ("id", "another")])
+def test_every_script_compares_format_and_id_before_it_touches_anything(
+    server: RedisServer, step: str, field: str, value: str
+) -> None:
+    """Rule B12: in a roll-out the format is raised under clients that are at work."""
+    with Client(server.url) as client, client.lock("n"):
+        pass
+    text = scripts.script(step).by_text[1]
+    arguments = ["1", GENESIS, "1", server.cli("HGET", GENESIS, "id"), *["0"] * 12]
+    server.cli("HSET", GENESIS, field, value)
+    before = everything(server)
+    assert server.cli("EVAL", text, *arguments)[0] == "genesis"
+    assert everything(server) == before
+    # The control: without the comparison the script goes on.
+    compares = b"if genesis[1] ~= ARGV[1] or genesis[2] ~= ARGV[2] then"
+    assert text.count(compares) == 1
+    with contextlib.suppress(ReplyError):
+        assert server.cli("EVAL", text.replace(compares, b"if false then"), *arguments)[0] != "genesis"
+
+
+def test_a_format_that_is_raised_stops_the_next_step_and_costs_no_lease_at_once(server: RedisServer) -> None:
+    with Client(server.url, ttl=LONG) as client:
+        lease = client.lock("a").acquire()
+        server.cli("HSET", GENESIS, "format", "99")
+        before = everything(server)
+        for ask in (client.lock("b").acquire, lambda: client.inspect("a"), lambda: client.steal("a", lease.token)):
+            with pytest.raises(IncompatibleStore, match="format 99"):
+                ask()
+        assert everything(server) == before
+        server.cli("HSET", GENESIS, "format", "1")
+        lease.check()
+        lease.release()
+        assert client.names() == []
 
 
 # -- secrets ----------------------------------------------------------------------------------------------------------

@@ -41,9 +41,10 @@ _serial = itertools.count(1)
 class Twins:
     """One step after the other on both, compared."""
 
-    def __init__(self, server: RedisServer, wire: SocketWire, seed: int) -> None:
+    def __init__(self, server: RedisServer, wire: SocketWire, seed: int, *, plain: bool = False) -> None:
+        """Set both up; `plain`: with plain keys beside the queues, which nobody else touches."""
         namespace = f"twins-{next(_serial)}"
-        store = RedisStore(wire, namespace, Life(), native.now)
+        store = RedisStore(wire, namespace, Life(f"{namespace} {{name}}" if plain else ""), native.now)
         run(store.authority(5.0))
         self.server = server
         self.begin(store, server.clock, f"{namespace}:", seed)

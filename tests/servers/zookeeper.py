@@ -188,7 +188,12 @@ class ZooKeeperServer(Server):
         if self._is_member:
             # A member serves when there is a quorum; its group waits for that.
             return self.word("ruok") == "imok"
-        return self.role == "standalone"
+        if self.role != "standalone":
+            return False
+        if self.secure_port:
+            # It is opened after the other one, which answers already.
+            socket.create_connection((HOST, self.secure_port), 2.0).close()
+        return True
 
     def close(self) -> None:
         super().close()

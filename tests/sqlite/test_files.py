@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tenure import errors
+from tenure import errors, mounts
 from tenure.engines.sqlite import files
 from tenure.engines.sqlite.files import SOCKET_PATH_MAX, Home, open_home
 from tenure.errors import IncompatibleStore, UnsafeSetup, UsageError
@@ -259,13 +259,13 @@ MOUNTS = """\
 )
 def test_the_file_system_is_that_of_the_longest_and_last_mount(tmp_path: Path, path: str, kind: str) -> None:
     (tmp_path / "mountinfo").write_text(MOUNTS)
-    found = files.mount_of(path, str(tmp_path / "mountinfo"))
+    found = mounts.mount_of(path, str(tmp_path / "mountinfo"))
     assert found is not None
     assert found.kind == kind
 
 
 def test_a_network_file_system_is_refused_by_its_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "mount_of", lambda _: files.Mount("/mnt/team", "nfs4"))
+    monkeypatch.setattr(files, "mount_of", lambda _: mounts.Mount("/mnt/team", "nfs4"))
     with pytest.raises(UnsafeSetup, match="/mnt/team, a file system of type nfs4"):
         open_home(str(tmp_path / "x.db"))
     assert os.listdir(tmp_path) == []
@@ -273,13 +273,13 @@ def test_a_network_file_system_is_refused_by_its_type(tmp_path: Path, monkeypatc
 
 def test_a_file_that_is_mounted_alone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(tmp_path / "x.db")
-    monkeypatch.setattr(files, "mount_of", lambda _: files.Mount(path, "ext4"))
+    monkeypatch.setattr(files, "mount_of", lambda _: mounts.Mount(path, "ext4"))
     with pytest.raises(UnsafeSetup, match="mount its folder"):
         open_home(path)
 
 
 def test_no_mount_table_is_no_reason_to_refuse(tmp_path: Path) -> None:
-    assert files.mount_of("/x", str(tmp_path / "missing")) is None
+    assert mounts.mount_of("/x", str(tmp_path / "missing")) is None
 
 
 def test_a_long_path_is_reached_by_a_short_one(tmp_path: Path) -> None:

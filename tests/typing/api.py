@@ -5,7 +5,9 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, Any, assert_type
 
+import httpx
 import psycopg
+import requests
 import sqlalchemy.orm
 
 from tenure import (
@@ -24,7 +26,9 @@ from tenure import (
     StaleToken,
     fencing,
 )
+from tenure.integrations.asgi import FencingMiddleware
 from tenure.observe import Event, Granted, Lost
+from tenure.testing import Drilled, VirtualClock, drill, lose_lease, pause, point, watch
 
 if TYPE_CHECKING:
     from psycopg.rows import TupleRow
@@ -94,17 +98,59 @@ def fenced(
             assert_type(two, sqlalchemy.orm.Session)
         assert_type(lease.confirm(), bool)
         lease.refused()
+        with fencing.file("report.csv", lease) as report:
+            report.write_text(report.read_text())
+        fencing.open("report.csv", lease)
         fencing.open(embedded, lease)
+    with fencing.s3(object(), lease, bucket="b", key="k", seq=1) as stored:
+        assert_type(stored.read(), bytes | None)
+        stored.write(b"")
+    assert_type(fencing.read_s3(object(), bucket="b", key="k"), bytes | None)
     try:
         pass
     except StaleToken as refused:
         assert_type(refused.fence, int)
 
 
+def over_http(lease: Lease, scope: dict[str, Any]) -> None:
+    assert_type(fencing.header(lease, resource="r"), dict[str, str])
+    httpx.put("http://orders", auth=fencing.httpx(lease, seq=1, auth=httpx.BasicAuth("me", "secret")))
+    requests.put("http://orders", auth=fencing.requests(lease), timeout=1)
+    proof = fencing.shown(scope)
+    assert_type(proof, fencing.Proof)
+    assert_type(proof.of("orders/42").token, int)
+    FencingMiddleware(lambda scope, receive, send: send({}), methods={"PUT"})
+
+
 def wrong(client: Client) -> None:
     client.lock(b"name")  # type: ignore[arg-type]
     client.lock("name", True)  # type: ignore[call-arg]  # flags are keywords
     client.semaphore("name", "3")  # type: ignore[arg-type]
+    fencing.header("7")  # type: ignore[arg-type]
     fencing.sqlite3("app.db", 7)  # type: ignore[arg-type]
     fencing.psycopg("dbname=app", 7)  # type: ignore[call-overload]
     client.lock("name", cancel_on_loss=True)  # type: ignore[call-arg]  # a thread cannot be stopped
+
+
+def tested(connection: sqlite3.Connection) -> None:
+    clock = VirtualClock()
+    with clock.client(ttl=30) as client, client.lock("name") as lease:
+        assert_type(lease, Lease)
+        clock.advance(3600)
+        pause(lease)
+        pause(client, 10)
+        lose_lease(lease, LossReason.STOLEN)
+    assert_type(clock.async_client().lock("name"), AsyncLock)
+
+    def path(lease: Lease, connection: sqlite3.Connection) -> None:
+        with fencing.sqlite3(connection, lease):
+            point("here")
+
+    async def path_async(client: AsyncClient, connection: sqlite3.Connection) -> None: ...
+
+    def value(connection: sqlite3.Connection) -> int:
+        return 1
+
+    assert_type(watch(connection), sqlite3.Connection)
+    assert_type(drill(path, connect=lambda: connection, value=value), Drilled)
+    assert_type(drill(path_async, connect=lambda: connection, value=value, takes="client").points, tuple[str, ...])

@@ -33,6 +33,10 @@ EXAMPLES: list[errors.TenureError] = [
     errors.ForeignToken("a", resource="r", token=7, fence=9, authority="redis/a", fenced_by="etcd/a"),
     errors.MissingTable("a"),
     errors.MissingRow("a"),
+    errors.Conflict("a", resource="r"),
+    errors.MissingToken("a"),
+    errors.MalformedToken("a"),
+    errors.WrongResource("a"),
 ]
 
 

@@ -414,3 +414,15 @@ def test_a_server_that_was_wiped_is_another_store_and_the_holder_is_told() -> No
         assert lease.lost in (LossReason.STORE_LOST, LossReason.SESSION_ENDED, LossReason.DEADLINE)
         with Client(url_of(server), ttl=6) as other, other.lock("n", wait=10) as again:
             assert again.grant.authority != before
+
+
+def test_a_session_for_questions_that_was_slow_to_open_is_not_closed_between_two_of_them(
+    server: ZooKeeperServer, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first answer comes later than the session may idle, as after a handshake on a busy host.
+    monkeypatch.setattr(hub, "SPARE_IDLE_S", 0.1)
+    proxy.delay(0.1)
+    for number in range(3):
+        with Client(through(proxy, server), ttl=LONG, namespace=f"slow-{number}") as client:
+            assert client.names() == []
+    proxy.heal()

@@ -16,12 +16,24 @@ if TYPE_CHECKING:
     from tenure.model import Seconds
     from tenure.observe.events import Event
 
-SCOPE = "scope: this user on this host only"
+SCOPE = "this user on this host only"
 """Three hosts that forgot the variable would each hold the lock: so the fallback never goes unsaid."""
 
 
-def connect(options: argparse.Namespace, on_event: Callable[[Event], None] | None = None) -> tuple[Client, Seconds]:
+def connect(
+    options: argparse.Namespace,
+    on_event: Callable[[Event], None] | None = None,
+    *,
+    locks: bool = True,
+    on_fallback: Callable[[str], None] | None = None,
+) -> tuple[Client, Seconds]:
     """Make a client, which does no I/O yet, and tell its TTL.
+
+    Args:
+        options: of the command line.
+        on_event: as `Client` has it.
+        locks: it is to lock, or to look at locks, for which an engine must reach other commands.
+        on_fallback: told the scope, where nobody named an engine; a line on stderr by default.
 
     Raises:
         UsageError: --ttl is out of bounds; exit status 64.
@@ -44,9 +56,19 @@ def connect(options: argparse.Namespace, on_event: Callable[[Event], None] | Non
     except errors.UsageError as error:
         # Not the command line is wrong but what it was pointed at.
         raise errors.SetupError(str(error)) from error
-    if not given and not options.quiet:
-        complain(f"{SCOPE} (neither --url nor TENURE_URL is given)")
+    if locks and url.partition("://")[0] == "memory":
+        # Every command would hold the name in a store of its own, and nobody would be told.
+        raise errors.SetupError("url: memory:// is one process's own, and each command is another process")
+    if not given and on_fallback is not None:
+        on_fallback(SCOPE)
+    elif not given and not options.quiet:
+        complain(fallen_back(SCOPE))
     return client, settled.ttl
+
+
+def fallen_back(scope: str) -> str:
+    """The sentence that says so."""
+    return f"scope: {scope} (neither --url nor TENURE_URL is given)"
 
 
 @contextmanager

@@ -28,7 +28,7 @@ _WIDTH_LEAST = 60
 
 def doctor(options: argparse.Namespace) -> int:
     """Examine the engine and print what was found."""
-    client, _ = connect(options)
+    client, _ = connect(options, locks=False)
     try:
         report = client.doctor()
     except UsageError as error:

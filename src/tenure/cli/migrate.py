@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def migrate(options: argparse.Namespace) -> int:
     """Do it and print what was done."""
-    client, _ = connect(options)
+    client, _ = connect(options, locks=False)
     try:
         done = client.migrate()
     except UsageError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -43,6 +44,7 @@ kill -9 of this process the group is killed. While this process alone is stopped
 its lease: that is what the token is for.
 
 events of --json, one object a line on stderr, all with "event", "time" (seconds since 1970, UTC) and "name":
+  scope     scope: whom the lock keeps out, where neither --url nor TENURE_URL names an engine
   waiting   token, wait (seconds; null: for ever), pid: others are in front; absent if granted at once
   acquired  token, floor, authority, waited
   busy      waited, holders and waiters (as in `inspect --json`; null if unknown)
@@ -100,12 +102,32 @@ each with name, grade ("ok", "info", "warning", "danger"), found, means and chan
 
 _FENCE = """\
 examples:
-  tenure fence schema                                             # for PostgreSQL
   tenure fence schema postgresql | psql "$DATABASE_URL"
-  tenure fence schema sqlite | sqlite3 app.db
+  tenure run reports/daily -- sh -c 'make-report | tenure fence write --file report.csv'
+  tenure run deploy -- sh -c 'tenure fence check deploy --at redis://cache && ./deploy.sh'
+  tenure fence show orders --at postgresql://db/shop --json
+  tenure fence adopt orders --at postgresql://db/shop --authority etcd/shop --audit /var/log/fences.log
 
-prints the definition of the tables that the guards of `tenure.fencing` need, for your own migrations: no guard ever
-makes a table in your database.
+schema [DIALECT]          print the tables that the guards of `tenure.fencing` need, as SQL for your own migrations
+check [RESOURCE]          raise the fence, committed, before anything is read; exit with 79 if a later holder was there.
+                          RESOURCE is TENURE_NAME by default
+write --file PATH         replace PATH with the standard input, as a whole and under its fence; 79, and nothing changed,
+                          if a later holder was there
+show RESOURCE             print the fence; 1 if there is none
+advance RESOURCE          after a FenceRegression: enter the name anew, until its new token is larger, and raise the
+                          fence with that; 75 if that would last too long. Refused if the fence is a day ahead
+adopt RESOURCE            give the fence to the tokens of another authority, after its name has moved to another engine
+
+RESOURCE is in the database or Redis of --at URL: postgresql://, mysql://, sqlite:///path, redis://, redis+cluster://;
+or it is the file of --file PATH, and then not said. An argument is seen by every user of this host (ps): a URL with a
+password belongs into TENURE_FENCE_URL.
+
+check and write read TENURE_NAME, TENURE_TOKEN, TENURE_FLOOR and TENURE_AUTHORITY, which `tenure run` sets. `write`
+cannot know whether what feeds it has failed half-way: if it can, write to a file first, and let `write` have that with
+`<`. A report that is made of its own last version must call `check` before it reads that.
+
+advance and adopt ask on a terminal, and want --yes elsewhere. Before anything is changed, a line of JSON (event, time,
+at, resource, from, to, user, host, pid) goes to stderr and the end of the file of --audit.
 """
 
 _MIGRATE = """\
@@ -174,6 +196,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(words)
     if options.action is None:
         parser.error(f"what shall be done? One of {', '.join(f'`{name}`' for name in parser.children)}")
+    if options.action == "fence":
+        _check_fence(parser.children["fence"], options)
     if options.action == "run":
         options.command = command
         _check_run(parser.children["run"], options)
@@ -213,10 +237,7 @@ def build() -> Parser:
     child.add_argument("target", nargs="?", metavar="URL", help="the engine; as --url")
     _fill_common(child, quiet="show warnings and dangers only")
     child.add_argument("--ttl", type=_above_zero, metavar="SECONDS", help="what times are judged against (default: 30)")
-    child = add("fence", "print the tables that fencing guards need, as SQL", _FENCE)
-    child.add_argument("what", choices=("schema",), help="what to print")
-    child.add_argument("dialect", nargs="?", default="postgresql", choices=("postgresql", "sqlite", "mysql"),
-        help="for which database (default: postgresql)")  # fmt: skip
+    _fill_fence(add("fence", "look after fences, and write under them from shell scripts", _FENCE))
     child = add("migrate", "make an engine's tables, or bring them to this release", _MIGRATE)
     child.add_argument("target", nargs="?", metavar="URL", help="the engine; as --url")
     _fill_common(child)
@@ -262,6 +283,44 @@ def _check_run(parser: Parser, options: argparse.Namespace) -> None:
         parser.error("--permits needs --limit")
     if options.limit is not None and (options.permits or 1) > options.limit:
         parser.error("--permits is larger than --limit")
+
+
+def _fill_fence(parser: Parser) -> None:
+    add = parser.add_argument
+    add("what", choices=("schema", "check", "write", "show", "advance", "adopt"), help="what to do; see below")
+    add("subject", nargs="?", metavar="RESOURCE", help="what the fence protects; of `schema`: for which database")
+    add("--at", metavar="URL", help="where the fence is kept; otherwise TENURE_FENCE_URL")
+    add("--file", metavar="PATH", help="the file that is fenced")
+    _fill_common(parser)
+    add("--name", type=_name, metavar="NAME", help="`advance`: the name to enter (default: RESOURCE)")
+    add("--wait", type=_at_least_zero, metavar="SECONDS",
+        help="`advance`: for the name (default: for ever), and for the engine's clock (default: 60)")  # fmt: skip
+    add("--authority", metavar="KIND/NAMESPACE", help="`adopt`: whose tokens come from now on, such as etcd/app")
+    add("--token", type=_whole, default=0, metavar="N", help="`adopt`: refuse smaller ones of theirs (default: none)")
+    add("--yes", action="store_true", help="`advance`, `adopt`: do not ask")
+    add("--audit", metavar="FILE", help="where to add the audit line; otherwise TENURE_AUDIT, if that is set")
+
+
+def _check_fence(parser: Parser, options: argparse.Namespace) -> None:
+    what = options.what
+    if what == "schema":
+        if options.subject not in (None, "postgresql", "sqlite", "mysql"):
+            parser.error(f"there is no schema for {options.subject!r}; there are postgresql, sqlite and mysql")
+        return
+    if options.at is not None and options.file is not None:
+        parser.error("--at and --file exclude each other")
+    if options.file is not None and options.subject is not None:
+        parser.error("the file is what its own fence protects; leave out RESOURCE")
+    if what == "write" and options.file is None:
+        parser.error("--file PATH is needed")
+    if options.file is None:
+        options.at = options.at or os.environ.get("TENURE_FENCE_URL")
+        if not options.at:
+            parser.error("which fence? --at URL, TENURE_FENCE_URL or --file PATH is needed")
+        if options.subject is None and what != "check":
+            parser.error(f"`fence {what}` needs the RESOURCE")
+    if what == "adopt" and not options.authority:
+        parser.error("--authority KIND/NAMESPACE is needed")
 
 
 def _version() -> str:

@@ -83,7 +83,7 @@ class _Job:
         from tenure.cli.connect import connect, opened
         from tenure.errors import AcquireTimeout
 
-        client, ttl = connect(self._options, self._hear)
+        client, ttl = connect(self._options, self._hear, on_fallback=self._tell_scope)
         limits = limits_of(self._options, ttl)
         lock = self._lock(client)
         # Whatever happens inside, leaving closes the client, and that gives back what it may hold.
@@ -106,6 +106,12 @@ class _Job:
                 waited=round(acquired - began, 6),
             )
             return self._settle(lease, self._supervise(client, lease, limits, acquired))
+
+    def _tell_scope(self, scope: str) -> None:
+        from tenure.cli.connect import fallen_back
+
+        self._report.event("scope", scope=scope)
+        self._report.note(fallen_back(scope))
 
     def _hear(self, event: Event) -> None:
         """Take an event of the library; in whichever thread saw it, so be short."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +36,8 @@ ENGINES: Final = {
     "zookeepers": "tenure.engines.zookeeper",
 }
 """URL scheme to module. Each has `connect(url, namespace) -> Engine`, which checks the URL and touches nothing."""
+
+_SCHEME: Final = re.compile("[A-Za-z][A-Za-z0-9+.-]{0,30}")
 
 
 class Engine(abc.ABC):
@@ -156,8 +159,8 @@ def connect(url: object, namespace: str) -> Engine:
     module = ENGINES.get(scheme)
     if module is None or "://" not in url:
         known = ", ".join(f"{name}://" for name in ENGINES)
-        # Only the scheme is named: the rest of a URL may hold a password.
-        shown = scheme if "://" in url else "no scheme at all"
-        raise UsageError(f"url: unknown engine ({shown!r}); this release knows {known}")
+        # Only a scheme is named: the rest of a URL may hold a password.
+        shown = repr(scheme) if "://" in url and _SCHEME.fullmatch(scheme) else "no scheme at all"
+        raise UsageError(f"url: unknown engine ({shown}); this release knows {known}")
     engine: Engine = import_module(module).connect(url, namespace)
     return engine

@@ -281,8 +281,11 @@ class MemoryEngine(Engine):
         self._mailbox: SignalMailbox | None = None
 
     def open(self) -> None:
-        self._hub = _hubs.setdefault(self._name, MemoryHub(native.mutex()))
+        self._hub = self._find_hub(_hubs)
         self._address = secrets.token_hex(8)
+
+    def _find_hub(self, hubs: dict[str, MemoryHub]) -> MemoryHub:
+        return hubs.setdefault(self._name, MemoryHub(native.mutex()))
 
     @property
     def address(self) -> str:

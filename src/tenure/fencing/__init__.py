@@ -11,20 +11,33 @@ committed transactions keeps its fences.
 
 from __future__ import annotations
 
-from tenure.fencing.doors import asyncpg, django, open, psycopg, pymysql, schema, sqlalchemy, sqlite3
+from tenure.fencing.doors import asyncpg, django, file, open, psycopg, pymysql, redis, schema, sqlalchemy, sqlite3
 from tenure.fencing.guard import AsyncGuard, Guard
+from tenure.fencing.objects.doors import read_s3, s3
 from tenure.fencing.places import Row
+from tenure.fencing.rule import Proof
+from tenure.fencing.web.doors import header, httpx, raise_for_refusal, requests, shown
 
 __all__ = [
     "AsyncGuard",
     "Guard",
+    "Proof",
     "Row",
     "asyncpg",
     "django",
+    "file",
+    "header",
+    "httpx",
     "open",
     "psycopg",
     "pymysql",
+    "raise_for_refusal",
+    "read_s3",
+    "redis",
+    "requests",
+    "s3",
     "schema",
+    "shown",
     "sqlalchemy",
     "sqlite3",
 ]

@@ -11,11 +11,11 @@ Written once: `Section` awaits only its port to the database, so that `Guard` ru
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from tenure.errors import FenceRegression, MissingRow, OutcomeUnknown, SetupError, StoreUnavailable, UsageError
-from tenure.fencing.rule import Fence, Verdict, judge, raised, refusal
+from tenure.errors import MissingRow, UsageError
+from tenure.fencing.refusing import settle
+from tenure.fencing.rule import Fence, Verdict, judge, raised
 from tenure.runtimes.blocking import run
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Section:
             if verdict is Verdict.NOT_RAISED:
                 await self._raise()
                 verdict, fence = await self._begin()
-        await self._settle(verdict, fence)
+        await settle(verdict, fence, self._proof, self._holder, is_async=self._database.is_async)
         self._is_inside = True
 
     async def leave(self, error: BaseException | None) -> bool:
@@ -122,7 +122,7 @@ class Section:
             if verdict is Verdict.ACCEPTED:
                 return
             if verdict is not Verdict.NOT_RAISED:
-                await self._settle(verdict, fence)
+                await settle(verdict, fence, self._proof, self._holder, is_async=self._database.is_async)
 
     async def _lift(self, read: Statement, write: Statement) -> tuple[Verdict, Fence]:
         """Raise the fence if it is too low; also where it is raised a second time, as the raise has no number."""
@@ -154,46 +154,6 @@ class Section:
             return fence
         (token,) = await self._database.fetch(place.snapshot, place.key) or (0,)
         return fence._replace(token=token, intent=fence.token)
-
-    async def _settle(self, verdict: Verdict, fence: Fence) -> None:
-        """Return if accepted; else tell the lease, ask the engine where it knows better, and refuse."""
-        if verdict is Verdict.ACCEPTED:
-            return
-        error = refusal(verdict, fence, self._proof)
-        holder = self._holder
-        if verdict is Verdict.STALE and holder is not None:
-            if holder.held and await self._is_confirmed(holder):
-                raise self._regression(max(fence.token, fence.intent)) from error
-            holder.refused()
-        raise error
-
-    async def _is_confirmed(self, holder: Holder) -> bool:
-        """Whether the engine says that the claim is still among the holders. Who cannot be asked confirms nothing."""
-        try:
-            if not self._database.is_async:
-                answer = holder.confirm()
-                if inspect.iscoroutine(answer):
-                    # The lease of a loop, which may be waiting for this very call.
-                    answer.close()
-                    return False
-                return bool(answer)
-            if inspect.iscoroutinefunction(holder.confirm):
-                return bool(await holder.confirm())
-            from asyncio import to_thread
-
-            return bool(await to_thread(holder.confirm))
-        except (StoreUnavailable, OutcomeUnknown, SetupError):
-            return False
-
-    def _regression(self, fence: int) -> FenceRegression:
-        proof = self._proof
-        return FenceRegression(
-            f"{proof.resource!r} refuses token {proof.token}, having seen {fence}, and still the engine says that this "
-            "is the holder's: it lost its count, or the fence was raised by numbers that are not its own",
-            resource=proof.resource,
-            token=proof.token,
-            fence=fence,
-        )
 
 
 class _Refused(Exception):

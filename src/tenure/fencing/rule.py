@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from tenure.arguments import count, text
-from tenure.errors import ForeignToken, NotRaised, StaleOperation, StaleToken, UsageError
+from tenure.errors import ForeignToken, NotRaised, StaleOperation, StaleToken, UsageError, WrongResource
 from tenure.model import Grant
 
 if TYPE_CHECKING:
@@ -75,6 +75,15 @@ class Proof(NamedTuple):
     floor: int
     authority: str = ""
     seq: int = 0
+
+    def of(self, resource: str) -> Proof:
+        """Return it if it was made for this resource; for places whose own name differs, such as a `Row`.
+
+        Raises:
+            WrongResource: it was not.
+        """
+        _shown(self, resource, None)
+        return self
 
 
 class Fence(NamedTuple):
@@ -172,26 +181,34 @@ def refusal(verdict: Verdict, fence: Fence, proof: Proof) -> TenureError:
     )
 
 
-def prove(lease: Any, resource: str | None = None, seq: int | None = None) -> tuple[Proof, Holder | None]:
+def prove(
+    lease: Any, resource: str | None = None, seq: int | None = None, *, label: str | None = None
+) -> tuple[Proof, Holder | None]:
     """Make a proof of whatever shows that somebody holds a name.
 
     Args:
-        lease: a lease, a `Grant`, or a positive whole number that came from elsewhere.
+        lease: a lease, a `Grant`, a `Proof` that came with a request, or a positive whole number that came from
+            elsewhere.
         resource: what the fence protects; the locked name by default. A resource is fenced by one name for ever.
         seq: the number of this operation, from 1.
+        label: what errors call a resource whose place says what it is; then `resource` is None.
 
     Returns:
         The proof, and the lease, if there is one, to be told and asked.
 
     Raises:
         UsageError: an argument is wrong; it is never read as "no fencing".
+        WrongResource: the proof of a request is for another resource.
     """
     holder: Holder | None = None
-    if not isinstance(lease, Grant) and isinstance(getattr(lease, "grant", None), Grant):
+    if isinstance(lease, Proof):
+        lease, seq = _shown(lease, resource, seq)
+    elif not isinstance(lease, Grant) and isinstance(getattr(lease, "grant", None), Grant):
         holder = lease
         lease = lease.grant
     elif not isinstance(lease, Grant):
         token = count("lease", lease, TOKEN_MAX)
+        resource = label if resource is None else resource
         if resource is None:
             raise UsageError("resource: a bare token does not say what it protects")
         lease = Grant(resource, token, token)
@@ -202,8 +219,17 @@ def prove(lease: Any, resource: str | None = None, seq: int | None = None) -> tu
         if floor != token:
             # Co-holders have tokens of their own under one fence, which has room for the count of one.
             raise UsageError("seq: operations can be numbered under an exclusive lease only")
-    resource = text("resource", lease.name if resource is None else resource, RESOURCE_BYTES, 1)
-    return Proof(resource, token, floor, _comparable(lease.authority), seq or 0), holder
+    named = text("resource", label or (lease.name if resource is None else resource), RESOURCE_BYTES, 1)
+    return Proof(named, token, floor, _comparable(lease.authority), seq or 0), holder
+
+
+def _shown(proof: Proof, resource: str | None, seq: int | None) -> tuple[Grant, int | None]:
+    """What a request has shown, taken at its word but for the resource."""
+    if resource is not None and resource != proof.resource:
+        raise WrongResource(f"the token was shown for {proof.resource!r}, and this is {resource!r}")
+    if seq is not None and proof.seq:
+        raise UsageError("seq: the request has numbered its operation by itself")
+    return Grant(proof.resource, proof.token, proof.floor, proof.authority), seq or proof.seq or None
 
 
 @lru_cache(maxsize=64)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from tenure.runtimes import native
 
 if TYPE_CHECKING:
     import selectors
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from tenure.model import Instant
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 
 POLL_S: Final = 0.05
 """Seconds between looks where the loop cannot watch a selector."""
+
+
+class Timer(Protocol):
+    """What was put off, and may be called off."""
+
+    def cancel(self) -> None:
+        """Do nothing at its instant; at once."""
+        ...
 
 
 class LoopSignal:
@@ -98,6 +107,10 @@ class AioRuntime:
     def mutex(self) -> AbstractContextManager[object]:
         """A lock for decisions, shared with the keeper's thread; nobody awaits under it."""
         return native.mutex()
+
+    def timer(self, at: Instant, do: Callable[[], None]) -> Timer:
+        """Do something at an instant, as a callback of the loop."""
+        return self.loop.call_later(max(0.0, at - native.now()), do)
 
 
 async def readable(selector: selectors.BaseSelector, seconds: float | None) -> None:

@@ -30,7 +30,7 @@ def connect(url: str, namespace: str) -> Engine:
     from tenure.engines.redis.dial import dialer
     from tenure.engines.redis.engine import RedisEngine
 
-    return RedisEngine(dialer(parsed), namespace)
+    return RedisEngine(dialer(parsed), namespace, parsed.plain_key, parsed.acknowledge)
 
 
 def connect_like(client: object, namespace: str) -> Engine:

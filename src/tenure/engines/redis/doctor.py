@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from tenure.engines.redis.facts import Facts, Questions, Server, ask_all, needed
+from tenure.engines.redis.life import SPOKEN
 from tenure.engines.redis.losses import (
     eviction,
     in_the_way_of_durable_tokens,
@@ -18,7 +19,8 @@ from tenure.engines.redis.losses import (
     persistence,
     replication,
 )
-from tenure.engines.redis.store import DAY_US, SPOKEN
+from tenure.engines.redis.partitions import SPOKEN_ON_CLUSTERS
+from tenure.engines.redis.store import DAY_US
 from tenure.engines.redis.transport_blocking import CONNECTIONS_MOST
 from tenure.errors import UnsafeSetup
 from tenure.findings import Examination, Finding, Grade
@@ -51,7 +53,7 @@ def examine(dialer: Dialer, namespace: str, ttl: Seconds) -> Examination:
     """Ask the server and judge; otherwise as `Engine.examine`."""
     facts = ask_all(dialer, namespace)
     durable = not in_the_way_of_durable_tokens(facts.server)
-    found = (*of_server(facts, ttl), cluster(facts.server), store(facts))
+    found = (*of_server(facts, ttl), cluster(facts.server), store(facts), *plain_keys(facts))
     return Examination(CONDITIONAL if durable else frozenset[str](), found)
 
 
@@ -248,15 +250,37 @@ def store(facts: Facts, *, on_cluster: bool = False) -> Finding:
     if facts.record is None:
         return Finding("format", Grade.OK if facts.is_read else Grade.INFO, "nothing to read yet")
     found = f"format {facts.record.format or '?'}, {facts.record.partitions or '?'} partition(s)"
-    if facts.record.format in map(str, SPOKEN) and (on_cluster or facts.record.partitions == "1"):
+    spoken = SPOKEN_ON_CLUSTERS if on_cluster else SPOKEN
+    if facts.record.format in map(str, spoken) and (on_cluster or facts.record.partitions == "1"):
         return Finding("format", Grade.OK, found)
     return Finding(
         "format",
         Grade.DANGER,
         found,
-        f"Clients of this release refuse it: they speak the formats {', '.join(map(str, SPOKEN))}"
+        f"Clients of this release refuse it: they speak the formats {', '.join(map(str, spoken))}"
         + ("." if on_cluster else " with one partition."),
         "Use a newer release of tenure, or another namespace.",
+    )
+
+
+def plain_keys(facts: Facts) -> tuple[Finding, ...]:
+    """What the server does to the keys that locks of other libraries go by, if the store has such."""
+    template = facts.record.template if facts.record else ""
+    if not template:
+        return ()
+    found = f"beside each queue a key {template!r}, which other locks go by"
+    policy = facts.server.setting("maxmemory-policy", "maxmemory_policy") or ""
+    if not policy.startswith("volatile-"):
+        return (Finding("plain_keys", Grade.OK, found),)
+    return (
+        Finding(
+            "plain_keys",
+            Grade.WARNING,
+            f"{found}; policy {policy}",
+            "They have a ttl, and so are what is evicted when memory is full: whoever goes by one then finds the name "
+            "free, and its holder is told with the next heartbeat.",
+            "CONFIG SET maxmemory-policy noeviction",
+        ),
     )
 
 

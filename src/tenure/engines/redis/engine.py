@@ -15,24 +15,28 @@ from tenure.engines import Engine
 from tenure.engines.redis.doctor import CONDITIONAL, examine, require_durable_tokens
 from tenure.engines.redis.life import ASK, QUESTIONS, Life
 from tenure.engines.redis.pipe import Pipe
-from tenure.engines.redis.scripts import STEPS, script
+from tenure.engines.redis.scripts import STEPS, script, script_beside
 from tenure.engines.redis.store import RedisStore
 from tenure.engines.redis.transport_aio import AioMailbox, AioWire
 from tenure.engines.redis.transport_blocking import BlockingMailbox, BlockingWire
-from tenure.errors import StoreUnavailable
+from tenure.engines.redis.url import NAME
+from tenure.errors import StoreUnavailable, UsageError
 from tenure.runtimes import native
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tenure.engines.redis.dial import Dialer
+    from tenure.engines.redis.store import Wire
     from tenure.findings import Examination
     from tenure.model import Seconds
     from tenure.ports import Mailbox, QueueStore, Runtime
     from tenure.runtimes.aio import AioRuntime
 
-for _name in ("genesis", *STEPS):
+script("genesis")
+for _name in STEPS:
     script(_name)  # reading a package's file imports modules too
+    script_beside(_name)
 
 
 CAPABILITIES = frozenset({"fifo", "shared", "semaphore", "multi_host"})
@@ -62,16 +66,18 @@ class RedisEngine(Engine):
     conditional = CONDITIONAL
     scope = "all hosts that use this server"
 
-    def __init__(self, dialer: Dialer, namespace: str) -> None:
+    def __init__(self, dialer: Dialer, namespace: str, plain_key: str = "", acknowledge: int = 0) -> None:
         self._dialer = dialer
         self._namespace = namespace
+        self._plain_key = plain_key
+        self._acknowledge = acknowledge
         self._address = ""
         # What was opened closes in the opposite order, also if opening failed half-way.
         self._closing = ExitStack()
         self._disowning = ExitStack()
 
     def open(self) -> None:
-        self._life = Life()
+        self._life = Life(self._plain_key)
         self._address = native.new_id()
 
     def verify(self, wanted: frozenset[str]) -> None:  # noqa: ARG002 - there is only the one that is conditional
@@ -85,6 +91,17 @@ class RedisEngine(Engine):
     def address(self) -> str:
         return self._address
 
+    def part(self, name: str) -> str:
+        """As `Engine.part`: it is one part; but for a name whose plain key would be a record of the queues themselves.
+
+        Raises:
+            UsageError: for such a name; nothing was sent.
+        """
+        template = self._life.template
+        if template and template.replace(NAME, name[len(self._namespace) + 1 :]).startswith(f"{{{self._namespace}:"):
+            raise UsageError("name: the plain key of this name would be one of the keys that tenure keeps for itself")
+        return ""
+
     def _open_pipe(self, timeout: Seconds) -> Pipe:
         return asked_pipe(self._dialer, timeout, self._life.note)
 
@@ -92,7 +109,10 @@ class RedisEngine(Engine):
         wire = BlockingWire(self._open_pipe)
         self._closing.callback(wire.shut)
         self._disowning.callback(wire.disown)
-        return RedisStore(wire, self._namespace, self._life, runtime.now)
+        return self._store(wire, runtime)
+
+    def _store(self, wire: Wire, runtime: Runtime) -> RedisStore:
+        return RedisStore(wire, self._namespace, self._life, runtime.now, acknowledge=self._acknowledge)
 
     def keeper_store(self, runtime: Runtime) -> QueueStore:
         return self.store(runtime)
@@ -101,19 +121,21 @@ class RedisEngine(Engine):
         wire = AioWire(self._open_pipe, runtime.loop)
         self._closing.callback(wire.shut)
         self._disowning.callback(wire.disown)
-        return RedisStore(wire, self._namespace, self._life, runtime.now)
+        return self._store(wire, runtime)
 
     def _mailbox_key(self) -> str:
         return f"{{{self._namespace}:0}}:m:{self._address}"
 
     def mailbox(self, runtime: Runtime) -> Mailbox:
         mailbox = BlockingMailbox(self._mailbox_key(), runtime, self._open_pipe)
+        mailbox.hints_only = self._acknowledge > 0
         self._closing.callback(mailbox.close)
         self._disowning.callback(mailbox.disown)
         return mailbox
 
     def aio_mailbox(self, runtime: AioRuntime) -> Mailbox:
         mailbox = AioMailbox(self._mailbox_key(), runtime, self._open_pipe)
+        mailbox.hints_only = self._acknowledge > 0
         self._closing.callback(mailbox.close)
         self._disowning.callback(mailbox.disown)
         return mailbox

@@ -55,9 +55,13 @@ _SHAPES: Final[Mapping[str, tuple[str, ...]]] = {
     "HINCRBY": ("f", "1"),
     "HMGET": ("f",),
     "HSET": ("f", "v"),
+    "MGET": (),
     "PERSIST": (),
     "PEXPIRE": ("1",),
+    "PEXPIREAT": ("1",),
+    "PTTL": (),
     "RPUSH": ("v",),
+    "SET": ("v",),
     "ZADD": ("1", "m"),
     "ZRANGE": ("0", "0"),
     "ZRANGEBYSCORE": ("0", "0"),
@@ -116,11 +120,12 @@ class Timing(NamedTuple):
 
 
 class Record(NamedTuple):
-    """The genesis record; format and partitions as the server has them, for it may be another release's."""
+    """The genesis record; format, partitions and template as the server has them, for it may be another release's."""
 
     format: str
     last: int
     partitions: str
+    template: str = ""
 
 
 class Server(NamedTuple):
@@ -248,13 +253,14 @@ class Questions:
 
     def record(self, namespace: str, partition: int = 0) -> tuple[Record | None, bool]:
         """The genesis record of a partition, and whether it could be read."""
-        [answer] = self._ask([_words("HMGET", genesis_key(namespace, partition), "format", "last", "partitions")])
+        fields = ("format", "last", "partitions", "plain")
+        [answer] = self._ask([_words("HMGET", genesis_key(namespace, partition), *fields)])
         if not isinstance(answer, list):
             return None, False
         if answer[0] is None:
             return None, True
-        format_, last, partitions = map(_text, answer)
-        return Record(format_, int(last) if last.isdigit() else 0, partitions), True
+        format_, last, partitions, template = map(_text, answer)
+        return Record(format_, int(last) if last.isdigit() else 0, partitions, template), True
 
     def rights(self, namespace: str, partition: int = 0) -> Rights:
         """What this user may not do: all that locks need is put into a transaction, which is then discarded."""

@@ -33,6 +33,8 @@ class RedisMailbox(Dialling["Pipe"]):
 
     def __init__(self, key: str, runtime: Runtime, dial: Callable[[Seconds], Pipe]) -> None:
         super().__init__(runtime, dial)
+        self.hints_only = False
+        """A message is no grant: whoever waits looks, and waits for what the look is worth."""
         self._ask = command(("BLPOP", key, BLPOP_S))
 
     async def _turn(self, selector: selectors.BaseSelector, until: Instant | None) -> bool:
@@ -80,6 +82,6 @@ class RedisMailbox(Dialling["Pipe"]):
             if answer is not None:
                 message = decode(answer[1])
                 if message is not None:
-                    self._came.append(message)
+                    self._came.append(message._replace(number=0, floor=0) if self.hints_only else message)
                 hint = True
         return hint

@@ -16,9 +16,9 @@ from redis.exceptions import ResponseError
 
 from tenure.engines.redis.cluster import Node, Partition, RoutedWire, W, is_moving
 from tenure.engines.redis.dial import explain
-from tenure.engines.redis.life import ASK, QUESTIONS
+from tenure.engines.redis.life import ASK, FORMAT, QUESTIONS
 from tenure.engines.redis.scripts import command, script_on_cluster
-from tenure.engines.redis.store import FORMAT, SPOKEN, RedisStore, genesis_key
+from tenure.engines.redis.store import RedisStore, genesis_key
 from tenure.engines.redis.url import PARTITIONS_MOST
 from tenure.errors import IncompatibleStore, OutcomeUnknown, SetupError, StoreUnavailable
 from tenure.model import Instant
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 PARTITIONS: Final = 16
 """Of a new store, unless the first client says otherwise: more than most clusters have masters, and few enough that
 one heartbeat for each is nothing."""
+
+SPOKEN_ON_CLUSTERS: Final = (FORMAT,)
+"""A name's plain key is in another slot than its queue: no script has both."""
 
 PAUSES_S: Final = (0.0, 0.05, 0.2, 0.5)
 """Seconds after each attempt to see all the records that there might be."""
@@ -88,6 +91,7 @@ class PartitionStore(RedisStore):
     """One partition's store."""
 
     _script = staticmethod(script_on_cluster)
+    _spoken = SPOKEN_ON_CLUSTERS
 
     def __init__(self, store: PartitionedStore[W], wire: RoutedWire[W], partition: Partition) -> None:
         self._all = store
@@ -282,7 +286,7 @@ class PartitionedStore(Generic[W]):
             raise IncompatibleStore(
                 f"the records of namespace {self.layout.namespace!r} name different numbers of partitions: "
                 f"{', '.join(map(str, sorted(found)))}; delete those that are wrong",
-                spoken=SPOKEN,
+                spoken=SPOKEN_ON_CLUSTERS,
             )
         return found.pop() if found else 0
 
@@ -293,7 +297,7 @@ class PartitionedStore(Generic[W]):
             f"{told} {self.layout.wanted or self.layout.count}: the two would not keep each other out. Leave out the "
             "option partitions, or use another namespace",
             in_force=FORMAT,
-            spoken=SPOKEN,
+            spoken=SPOKEN_ON_CLUSTERS,
         )
 
 

@@ -35,7 +35,8 @@ STEPS: Final = (
 """The scripts that are put together of several files. `genesis` stands alone."""
 
 USUAL: Final = ("enter", "close")
-"""Those that have their usual case in front, before the functions of the queue are made."""
+"""Those that have their usual case in front, before the functions of the queue are made. Not where there are plain keys
+beside the queues: a cycle that has to look at one is none of the quickest."""
 
 
 class Script(NamedTuple):
@@ -55,6 +56,12 @@ class Script(NamedTuple):
 def script(name: str) -> Script:
     """A script by its file's name."""
     return _script(name, parts(name))
+
+
+@cache
+def script_beside(name: str) -> Script:
+    """A step's script for a store that has plain keys beside its queues."""
+    return _script(name, ("start", "queue", "plain", name))
 
 
 @cache

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from redis.exceptions import ResponseError
 
 from tenure.engines.redis.dial import explain
-from tenure.engines.redis.life import ASK, QUESTIONS
-from tenure.engines.redis.scripts import command, script
-from tenure.errors import IncompatibleStore, StoreUnavailable, UnsafeSetup
+from tenure.engines.redis.life import ASK, FORMAT, PLAIN_FORMAT, QUESTIONS, SPOKEN
+from tenure.engines.redis.scripts import command, script, script_beside
+from tenure.errors import IncompatibleStore, OutcomeUnknown, StoreUnavailable, UnsafeSetup
 from tenure.model import Contender, Instant, Kind, Mode, Queue, UtcTime, holders
 from tenure.ports import Beat, ClaimRef, Message, Peer, Place, SessionFacts, Standing
 from tenure.runtimes import native
@@ -24,13 +24,11 @@ if TYPE_CHECKING:
 
     from tenure.engines.redis.life import Life
     from tenure.model import Seconds
-    from tenure.ports import Closing, Entry
+    from tenure.ports import Closing, Entry, SessionCard
 
 HASH: Final = "crc32"
 """How names are spread over partitions: zlib's CRC-32 of the name's UTF-8, modulo their number. Part of the format."""
 
-FORMAT: Final = 1
-SPOKEN: Final = (1,)
 
 DAY_US: Final = 86_400_000_000
 
@@ -42,6 +40,10 @@ _ELSEWHERE: Final = ("READONLY", "MASTERDOWN", "NOREPLICAS", "LOADING")
 
 _KINDS: Final = {kind[0].encode(): kind for kind in Kind}
 _FLAG: Final = ("0", "1")
+_ACKNOWLEDGED: Final = ("enter", "look", "heartbeat")
+_GRANTING: Final = (b"lives", b"holds")
+"""What may be said to be acknowledged by replicas: the steps, and the replies that count only then."""
+
 _STANDINGS: Final = {
     b"holds": Standing.HOLDS,
     b"waits": Standing.WAITS,
@@ -74,8 +76,17 @@ class RedisStore:
     """As `ports.QueueStore`, over one partition of a namespace; a single server has one."""
 
     _script = staticmethod(script)
+    _spoken: tuple[int, ...] = SPOKEN
 
-    def __init__(self, wire: Wire, namespace: str, life: Life, now: Callable[[], Instant], partition: int = 0) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        namespace: str,
+        life: Life,
+        now: Callable[[], Instant],
+        partition: int = 0,
+        acknowledge: int = 0,
+    ) -> None:
         """Ask nothing yet.
 
         Args:
@@ -84,8 +95,10 @@ class RedisStore:
             life: of the partition, shared with the client's other stores of it.
             now: the runtime's clock.
             partition: which one it is.
+            acknowledge: how many replicas must have a grant, or the extension of a session, before it counts.
         """
         self._wire = wire
+        self._acknowledge = acknowledge
         self._life = life
         self._now = now
         self._prefix = f"{namespace}:"
@@ -103,7 +116,8 @@ class RedisStore:
             timeout,
             card.id,
             _us(card.ttl),
-            _FLAG[opening] + _FLAG[extend] + _FLAG[at_once] + _FLAG[again],
+            # What a repeat finds was written on another connection, and an acknowledgement is of what this one has.
+            _FLAG[opening] + _FLAG[extend or (again and self._acknowledge > 0)] + _FLAG[at_once] + _FLAG[again],
             claim,
             self._bare(name),
             f"{kind[0]} {permits} {limit} {_us(delay)}",
@@ -114,12 +128,13 @@ class RedisStore:
             raise UnsafeSetup("the store has given its last number, 2^53 - 1; its clock was wrong. Nothing was entered")
         # A new session begins with the life before the request: what is learnt meanwhile may be of a loss after it. One
         # that is extended shows the life after it, for the server that answered may be another one (A2).
-        return self._place(reply, sent, card.ttl, life if opening else self._life.value)
+        return self._place(reply, sent, card, life if opening else "")
 
     async def look(self, ref: ClaimRef, timeout: Seconds) -> Place:
         sent = self._now()
-        reply = await self._step("look", timeout, ref.session, ref.claim, self._bare(ref.name), ref.number)
-        return self._place(reply, sent, 0.0, "")
+        arguments = (ref.session, ref.claim, self._bare(ref.name), ref.number, _FLAG[self._acknowledge > 0])
+        reply = await self._step("look", timeout, *arguments)
+        return self._place(reply, sent)
 
     async def close(self, closings: Sequence[Closing], timeout: Seconds) -> list[bool]:
         arguments: list[str | int] = []
@@ -137,7 +152,8 @@ class RedisStore:
         if reply[0] == b"over":
             return Beat(SessionFacts(ttl, self._life.value, 0), (), over=True)
         granted = [Message(session, *map(int, grant)) for grant in _rows(reply[2:], 3)]
-        return Beat(SessionFacts(ttl, self._life.value, int(reply[1])), tuple(granted))
+        stolen = self._counted(session, reply[1])
+        return Beat(SessionFacts(ttl, self._life.value, stolen), tuple(granted))
 
     async def standing(self, refs: Sequence[ClaimRef], timeout: Seconds) -> list[bool]:
         arguments: list[str | int] = []
@@ -158,8 +174,12 @@ class RedisStore:
 
     async def inspect(self, name: str, timeout: Seconds) -> Queue:
         reply = await self._step("inspect", timeout, self._bare(name))
-        queue = [_contender(row) for row in _rows(reply[1:], 8)]
+        rows = list(_rows(reply[1:], 9))
+        queue = [_contender(row) for row in rows]
         held = len(holders(queue))
+        if self._life.template:
+            # While somebody else has the plain key, those whom the queue would let hold wait all the same.
+            held = sum(row[8] != b"0" for row in rows[:held])
         return Queue(name, tuple(c._replace(holds=True) for c in queue[:held]), tuple(queue[held:]))
 
     async def names(self, prefix: str, timeout: Seconds) -> list[str]:
@@ -177,14 +197,18 @@ class RedisStore:
     # -- one step ---------------------------------------------------------------------------------------------------
 
     async def _step(self, name: str, timeout: Seconds, *arguments: str | int, and_life: bool = False) -> list[bytes]:
-        """Run a script in this life of the store, about which one more question may be asked with it; the reply."""
-        until, left = self._now() + timeout, timeout
-        wanted = self._script(name)
+        """Run a script in this life of the store, about which some questions may be asked with it; the reply."""
+        until, left, life = self._now() + timeout, timeout, self._life
+        wanted = self._script(name) if life.format == FORMAT else script_beside(name)
         words = wanted.by_hash
         tail, replies = (ASK, 1 + QUESTIONS) if and_life else (b"", 1)
+        if self._acknowledge and name in _ACKNOWLEDGED:
+            # Its answer comes when the time is half over, or the whole connection would be given up for it.
+            tail = command(("WAIT", self._acknowledge, max(1, int(timeout * 500)))) + tail
+            replies += 1
         for _ in range(1 + ADOPT_MOST):
-            store_id = self._life.id
-            payload = command((*words, 1, self._genesis, FORMAT, store_id, *arguments))
+            store_id = life.id
+            payload = command((*words, 1, self._genesis, life.format, store_id, *arguments))
             answers = await self._wire.exchange(payload + tail, replies, left)
             reply: list[bytes] | ResponseError = answers[0]
             if isinstance(reply, ResponseError):
@@ -194,13 +218,28 @@ class RedisStore:
                 words = wanted.by_text
             elif reply[0] != b"genesis":
                 if and_life:
-                    self._life.note(answers[1:])
+                    life.note(answers[-QUESTIONS:])
+                if tail and self._acknowledge:
+                    self._check_acknowledged(reply, answers[1])
                 return reply
-            elif store_id == self._life.id:
-                # Nothing was touched. The store is new, or somebody else has made it anew: this is another life.
-                await self._adopt(until - self._now())
+            else:
+                if store_id == life.id:
+                    # Nothing was touched. The store is new, or somebody else has made it anew: this is another life.
+                    await self._adopt(until - self._now())
+                wanted = self._script(name) if life.format == FORMAT else script_beside(name)
+                words = wanted.by_hash
             left = max(0.001, until - self._now())
         raise StoreUnavailable("the store was emptied several times during one request; nothing was changed")
+
+    def _check_acknowledged(self, reply: list[bytes], answer: int | ResponseError) -> None:
+        """Raise `OutcomeUnknown` if it grants something or extends a session, and a fail-over may forget that."""
+        if reply[0] not in _GRANTING and not (len(reply) > 3 and reply[3]):
+            return
+        if isinstance(answer, ResponseError):
+            raise OutcomeUnknown(f"it was done, and no replica could be asked about it: {answer}") from answer
+        if answer < self._acknowledge:
+            wanted = self._acknowledge
+            raise OutcomeUnknown(f"it was done, and {answer} of the {wanted} replicas wanted have acknowledged it")
 
     def _refusal(self, error: ResponseError) -> Exception:
         if str(error).startswith(_ELSEWHERE):
@@ -214,23 +253,41 @@ class RedisStore:
             timeout: how long it may take.
             count: of the partitions over which the names are spread, as this client goes by.
         """
+        # Whoever makes the record anew, after a loss, keeps to what was in force.
+        template = self._life.told or self._life.template
+        wanted = PLAIN_FORMAT if template else FORMAT
         # Seldom asked, and short: by its text, which every server understands.
-        payload = command((*self._script("genesis").by_text, 1, self._genesis, FORMAT, native.new_id(), count, HASH))
+        words = (*self._script("genesis").by_text, 1, self._genesis)
+        payload = command((*words, wanted, native.new_id(), count, HASH, template))
         reply = (await self._wire.exchange(payload, 1, max(0.001, timeout)))[0]
         if isinstance(reply, ResponseError):
             raise self._refusal(reply) from reply
-        found, store_id, last, partitions, clock, spread = reply
-        if not found.isdigit() or int(found) not in SPOKEN:
+        found, store_id, last, partitions, clock, spread, plain = reply
+        if not found.isdigit() or int(found) not in self._spoken:
             raise IncompatibleStore(
                 f"the namespace {self._prefix[:-1]!r} of this server has format {_text(found)}, and this release "
-                f"speaks {SPOKEN}; use a newer release of tenure",
+                f"speaks {self._spoken} there; use a newer release of tenure",
                 in_force=int(found) if found.isdigit() else None,
-                spoken=SPOKEN,
+                spoken=self._spoken,
+            )
+        if self._life.told not in ("", _text(plain)):
+            raise IncompatibleStore(
+                f"the plain keys of namespace {self._prefix[:-1]!r} are {_text(plain) or 'none'!r}, and this client "
+                f"was told {self._life.told!r}: the two would not keep the same locks out. Use the same option "
+                "plain_key on all hosts, or another namespace",
+                in_force=int(found),
+                spoken=self._spoken,
             )
         if partitions != b"%d" % count or (count > 1 and spread != HASH.encode()):
             raise IncompatibleStore(
                 f"the names of namespace {self._prefix[:-1]!r} are spread over {_text(partitions)} partitions by "
                 f"{_text(spread)}, and this client goes by {count} and {HASH} (a single server has one partition)",
+                in_force=int(found),
+                spoken=SPOKEN,
+            )
+        if not last.isdigit():
+            raise IncompatibleStore(
+                f"the genesis record of namespace {self._prefix[:-1]!r} is damaged: last is {_text(last[:40])!r}",
                 in_force=int(found),
                 spoken=SPOKEN,
             )
@@ -241,7 +298,7 @@ class RedisStore:
                 f"{(int(clock) / 1e6 - native.utc()):+.1f} s from it): one of them is wrong. Set the clock, or use "
                 "another namespace if its numbers came from a wrong one"
             )
-        self._life.adopt(_text(store_id))
+        self._life.adopt(_text(store_id), int(found), _text(plain))
 
     # -- replies ----------------------------------------------------------------------------------------------------
 
@@ -249,11 +306,29 @@ class RedisStore:
         """A name without the namespace, which is part of every key."""
         return name[len(self._prefix) :]
 
-    def _place(self, reply: list[bytes], sent: Instant, ttl: Seconds, life: str) -> Place:
+    def _counted(self, session: str, counts: bytes) -> int:
+        """Take note of how many claims of a session have lost their plain keys; how many were stolen."""
+        stolen, _, lost = counts.partition(b" ")
+        if lost:
+            self._life.lost(session, int(lost))
+        return int(stolen)
+
+    def _place(self, reply: list[bytes], sent: Instant, card: SessionCard | None = None, life: str = "") -> Place:
+        """What an answer says.
+
+        Args:
+            reply: the answer.
+            sent: when it was asked for.
+            card: of the session, if the request may have extended it.
+            life: of the store, if it was opened; else the life after the request.
+        """
         standing = _STANDINGS[reply[0]]
         if len(reply) == 1:
             return Place(standing)
-        facts = SessionFacts(ttl, life, int(reply[3])) if reply[3] else None
+        facts = None
+        if card is not None and reply[3]:
+            stolen = self._counted(card.id, reply[3])
+            facts = SessionFacts(card.ttl, life or self._life.value, stolen)
         peers = tuple(_peers(reply, sent)) if len(reply) > 5 else ()
         return Place(standing, int(reply[1]), int(reply[2]), peers, facts, int(reply[4]))
 
@@ -283,7 +358,7 @@ def _rows(flat: Sequence[bytes], width: int) -> Iterator[Sequence[bytes]]:
 
 
 def _contender(row: Sequence[bytes]) -> Contender:
-    number, kind, permits, limit, client, host, pid, info = row
+    number, kind, permits, limit, client, host, pid, info, _ = row
     mode = Mode(_KINDS[kind], int(permits), int(limit))
     # A number is the wall clock at which the claim entered, unless the clock has been set back since.
     since = UtcTime(int(number) / 1e6)

@@ -40,11 +40,20 @@ UNIX: Final = "unix"
 SENTINEL: Final = "sentinel"
 CLUSTER: Final = "cluster"
 
+NAME: Final = "{name}"
+"""Where the name stands in the template of a plain key."""
+
+PLAIN_KEY_MOST: Final = 200
+"""Bytes of such a template."""
+
+REPLICAS_MOST: Final = 100
+"""Of which an acknowledgement may be wanted."""
+
 _OPTIONS: Final = {
-    TCP: ("db", "protocol"),
-    UNIX: ("db", "protocol"),
-    SENTINEL: ("db", "protocol", "sentinel_username", "sentinel_password"),
-    CLUSTER: ("db", "protocol", "partitions"),
+    TCP: ("db", "protocol", "plain_key", "acknowledge"),
+    UNIX: ("db", "protocol", "plain_key", "acknowledge"),
+    SENTINEL: ("db", "protocol", "plain_key", "acknowledge", "sentinel_username", "sentinel_password"),
+    CLUSTER: ("db", "protocol", "partitions", "plain_key"),  # the last one to be told why not
 }
 _URL: Final = parts(r"redis(?P<tls>s?)(?:\+(?P<kind>unix|sentinel|cluster))?")
 
@@ -73,6 +82,9 @@ class RedisUrl(NamedTuple):
         tls: None for plain connections.
         protocol: the version of RESP; 2 needs no request to be agreed on.
         partitions: over how many slots of a cluster the names are spread; None for the engine's choice.
+        plain_key: what the plain keys look like that are taken beside the queues, with `{name}` in it; empty for what
+            is in force.
+        acknowledge: how many replicas must have a grant before it is handed out.
     """
 
     kind: str
@@ -85,6 +97,8 @@ class RedisUrl(NamedTuple):
     tls: Tls | None = None
     protocol: int = 2
     partitions: int | None = None
+    plain_key: str = ""
+    acknowledge: int = 0
 
     @property
     def shown(self) -> str:
@@ -135,6 +149,8 @@ def parse(url: str) -> RedisUrl:
         tls(given) if match["tls"] else None,
         number("option protocol", given.get("protocol", "2"), 2, 3),
         None if partitions is None else number("option partitions", partitions, 1, PARTITIONS_MOST),
+        _template(given.get("plain_key", ""), kind),
+        number("option acknowledge", given.get("acknowledge", "0"), 0, REPLICAS_MOST),
     )
 
 
@@ -174,3 +190,16 @@ def _path(quoted: str, kind: str) -> tuple[str | None, str | None, str]:
     if not first or "/" in rest:
         raise UsageError("url: the service that the sentinels watch is needed: redis+sentinel://host,host/SERVICE[/db]")
     return None, decoded(first, "the service"), rest
+
+
+def _template(text: str, kind: str) -> str:
+    if text and kind == CLUSTER:
+        raise UsageError(
+            "url: there is no option plain_key on a cluster: a plain key and the queue of its name lie in different "
+            "slots, and no step can change both"
+        )
+    if text and text.count(NAME) != 1:
+        raise UsageError(f"url: option plain_key has {NAME} in it once, such as {NAME} itself or lock:{NAME}")
+    if len(text.encode()) > PLAIN_KEY_MOST or "\0" in text:
+        raise UsageError(f"url: option plain_key has at most {PLAIN_KEY_MOST} bytes, and no NUL character")
+    return text

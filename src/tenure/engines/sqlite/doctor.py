@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tenure.engines.sqlite.database import Database, opening
 from tenure.engines.sqlite.endpoint import Sender
-from tenure.engines.sqlite.files import mount_of, open_home
+from tenure.engines.sqlite.files import open_home
 from tenure.engines.sqlite.tables import CEILING_US
 from tenure.findings import Finding, Grade
+from tenure.mounts import mount_of
 
 if TYPE_CHECKING:
     from tenure.engines.queue import At, Steps

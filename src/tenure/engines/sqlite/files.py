@@ -19,30 +19,23 @@ import sys
 import time
 import weakref
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from tenure.engines.sqlite.guard import BELL_SUFFIX
 from tenure.engines.sqlite.url import default_path
 from tenure.errors import IncompatibleStore, StoreUnavailable, UnsafeSetup, UsageError
+from tenure.mounts import REMOTE, mount_of
 from tenure.observe.log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from tenure.mounts import Mount
+
 FOLDER_SUFFIX: Final = "-tenure"
 SOCKET_PATH_MAX: Final = 107 if sys.platform == "linux" else 103
 """Bytes of a Unix socket's path, without the closing NUL."""
-
-REMOTE: Final = frozenset(
-    {
-        "9p", "acfs", "afs", "ceph", "cifs", "coda", "fuse.ceph", "fuse.davfs2", "fuse.gcsfuse", "fuse.glusterfs",
-        "fuse.goofys", "fuse.juicefs", "fuse.mfs", "fuse.mount.davfs", "fuse.rclone", "fuse.s3fs", "fuse.smbnetfs",
-        "fuse.sshfs", "fuse.weed", "gfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2",
-        "orangefs", "pvfs2", "smb3", "smbfs", "sshfs",
-    }
-)  # fmt: skip
-"""File systems that several hosts mount: neither flock(2) nor SQLite's shared memory reaches from one to another."""
 
 _SHARED_FOLDER: Final = 0o2770
 _SETTLE_S: Final = 0.25
@@ -392,36 +385,3 @@ def _group_name(gid: int) -> str:
         return grp.getgrgid(gid).gr_name
     except KeyError:
         return str(gid)
-
-
-class Mount(NamedTuple):
-    """A mounted file system."""
-
-    point: str
-    kind: str
-
-
-def mount_of(path: str, table: str = "/proc/self/mountinfo") -> Mount | None:
-    """Find the mount that a real path lies on; None where the system does not tell.
-
-    Source: proc(5), mountinfo: `36 35 98:0 /root /mount/point options [fields ...] - type source options`.
-    """
-    best: Mount | None = None
-    try:
-        with open(table, encoding="utf-8", errors="surrogateescape") as lines:
-            for line in lines:
-                left, _, right = line.partition(" - ")
-                point = _unescaped(left.split(" ")[4])
-                inside = path == point or path.startswith(point.rstrip("/") + "/")
-                # Of two mounts on one point, the later one covers the earlier.
-                if inside and (best is None or len(point) >= len(best.point)):
-                    best = Mount(point, right.split(" ")[0])
-    except (OSError, IndexError):
-        return None
-    return best
-
-
-def _unescaped(point: str) -> str:
-    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        point = point.replace(code, character)
-    return point

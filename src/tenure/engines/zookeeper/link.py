@@ -394,6 +394,8 @@ class Link:
         self._proof = max(self._proof, batch.sent or self._proof)
         batch.answers.append(jute.answer(request, data, code))
         if len(batch.answers) == len(batch.requests):
+            # It idles from here: whoever waited long for this, as for the first connection, is about to ask on.
+            self._used = native.now()
             self._call(batch.finish)
 
     def _call(self, what: Callable[[], object]) -> None:

@@ -32,3 +32,7 @@ UPDATE tenure_fence SET token = :floor, seq = 0, authority = :authority WHERE re
 
 -- name: number
 UPDATE tenure_fence SET seq = :seq WHERE resource = :resource
+
+-- name: adopt
+-- By an operator, on purpose: the one statement that may lower a fence.
+UPDATE tenure_fence SET token = :token, seq = 0, authority = :authority WHERE resource = :resource

@@ -19,16 +19,26 @@ local function close(session, id, name, number, flags, ttl)
     bury(session, id)
   end
   local row = find(session, id, name, number)
-  if not row or row.freed > 0 then return '0' end
+  if not row then return '0' end
+  if row.freed > 0 then
+    -- Without a lock_delay it is one that has lost its plain key; now nobody works under it any more.
+    if row.delay == 0 then
+      leave(row)
+      settle(name, tonumber(row.number))
+    end
+    return '0'
+  end
+  local lost = plain and row.floor ~= '0' and not plain.stands(row)
   if string.sub(flags, 2, 2) == '1' or row.delay == 0 or row.floor == '0' then
     leave(row)
     settle(name, tonumber(row.number))
-    return '1'
+    return lost and '0' or '1'
   end
   -- Unclean: it blocks until its lock_delay is over (B10). The first waiter counts on another time, and looks again.
   row.freed = NOW + row.delay
   rewrite(row)
   local prefix = holders(name)
+  if plain then plain.admits(name, prefix, false) end
   local first = prefix[1] and after(name, prefix[#prefix].number)
   if first then hint(first) end
   return '1'

@@ -31,7 +31,7 @@ else
   if record[3] and string.find(record[3], ' ' .. id .. ' ', 1, true) then return {'gone'} end
   if opening == '1' or extending == '1' then
     extend(session, ttl)
-    stolen = record[2]
+    stolen = plain and plain.counted(session, record[2]) or record[2]
   end
 end
 
@@ -49,6 +49,7 @@ if prefix[1] then
     end
   end
 end
+if plain and not rows[1] then rows = plain.bars(name, session, tonumber(delay)) end
 
 local reply
 if rows[1] and once == '1' then
@@ -60,7 +61,7 @@ else
   if row and row.freed == 0 then
     -- A repeat. Settling has told it if it holds; the answer says so too.
     if row.floor ~= '0' then return {'holds', row.number, row.floor, stolen, '0'} end
-    reply, rows = {'waits', row.number, '0', stolen, '0'}, blocked(name, row.kind, row.permits, row.limit, row.number)
+    reply, rows = {'waits', row.number, '0', stolen, '0'}, in_the_way(row)
   elseif row then
     return {'gone', '0', '0', stolen, '0'}
   else
@@ -69,6 +70,7 @@ else
     number = whole(number)
     local floor = rows[1] and '0' or (prefix[1] and prefix[1].number or number)
     call('HSET', KEYS[1], 'last', number)
+    if plain and delay ~= '0' then call('HSET', key, 'delays', '1') end
     call('ZADD', TAG .. 'q:' .. name, number, table.concat({number, session, id, ARGV[8], floor, '0', info}, ' '))
     call('ZADD', TAG .. 'o:' .. session, number, id .. ' ' .. name)
     reply = {rows[1] and 'waits' or 'holds', number, floor, stolen, other}

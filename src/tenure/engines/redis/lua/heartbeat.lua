@@ -12,7 +12,7 @@ if not record[1] or tonumber(record[1]) <= NOW then return {'over'} end
 call('PERSIST', TAG .. 's:' .. session)
 extend(session, tonumber(ARGV[4]))
 sweep(SWEEP)
-local reply = {'lives', record[2]}
+local reply = {'lives', plain and plain.counted(session, record[2]) or record[2]}
 if ARGV[5] == '1' then
   -- The newest first: what waits was asked for last.
   local own = call('ZREVRANGE', TAG .. 'o:' .. session, 0, SWEEP - 1, 'WITHSCORES')

@@ -5,6 +5,9 @@
 local SWEEP = 100  -- dead claims that one step removes; the next live claim is told to go on (B3)
 local MAIL_KEPT = 60000  -- milliseconds; of a session that is gone: its client may have another one
 
+-- What plain.lua adds, where the store has plain keys beside its queues; else nil.
+local plain
+
 local clock = call('TIME')
 local NOW = clock[1] * 1000000 + clock[2]
 
@@ -191,8 +194,10 @@ local function settle(name, last_gone)
       last_gone = math.max(last_gone, tonumber(row.number))
     end
   end
+  local admitted = true
+  if plain then admitted = plain.admits(name, prefix, last_gone > 0) end
   for _, row in ipairs(prefix) do
-    if row.floor == '0' then
+    if row.floor == '0' and admitted then
       row.floor = prefix[1].number
       rewrite(row)
       push(row, row.number, row.floor)
@@ -226,6 +231,13 @@ local function blocked(name, kind, permits, limit, below)
   return rows
 end
 
+-- As `blocked`, for a claim that stands in the queue; also what bars one that the queue would let hold.
+local function in_the_way(row)
+  local rows = blocked(row.name, row.kind, row.permits, row.limit, row.number)
+  if plain and not rows[1] then return plain.bars_still(row) end
+  return rows
+end
+
 -- session, address and microseconds left of each, flat.
 local function peers(rows)
   local flat = {}
@@ -240,6 +252,8 @@ local function peers(rows)
 end
 
 local function extend(session, ttl)
+  -- Before the session is: until when a claim that is lost still blocks, the time of before says.
+  if plain then plain.prolong(session, NOW + ttl) end
   local till = whole(NOW + ttl)
   call('HSET', TAG .. 's:' .. session, 'until', till)
   call('ZADD', TAG .. 'sessions', till, session)

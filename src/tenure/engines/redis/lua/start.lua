@@ -8,12 +8,15 @@
 -- ARGV[1]  the format that the caller speaks; ARGV[2] the store's random id, as the caller knows it
 --
 -- {namespace:partition}:genesis   hash: format, id, partitions, hash (how names are spread over them), last (the largest
---                 number given). Never expires (B12, B7).
+--                 number given); in format 2 also plain (what the plain keys look like, plain.lua). Never expires
+--                 (B12, B7).
 -- ...:s:SESSION   hash: until (0 once it has ended), ended (when it did), stolen, tombs (closed claims: " 3 7 "), address,
---                 client, host, pid
+--                 client, host, pid; in format 2, if there are such: lost (how many of its claims have lost their plain key),
+--                 delays (1: some of them have a lock_delay)
 -- ...:o:SESSION   sorted set: its claims, "CLAIM NAME" by number
 -- ...:sessions    sorted set: sessions by the time at which a sweep has to look at them
 -- ...:q:NAME      sorted set: claims by number, "NUMBER SESSION CLAIM KIND PERMITS LIMIT DELAY FLOOR FREED INFO"
+-- ...:b:NAME      string: the plain key of the name is left to others, until this expires (plain.lua)
 -- ...:m:ADDRESS   list: the mailbox of a client, "1 SESSION CLAIM NUMBER FLOOR"; expires after its session was removed
 --
 -- Times are microseconds of the server's clock. They and the numbers stay below 2^53, where a double is exact.
