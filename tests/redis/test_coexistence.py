@@ -13,7 +13,7 @@ from tenure.engines.redis import scripts
 from tenure.engines.redis.store import RedisStore
 from tenure.observe.events import Lost
 from tenure.runtimes import native
-from tests.redis.mixed_fleet import EACH, contend
+from tests.redis.mixed_fleet import contend
 from tests.redis.rig import LONG, SLACK, TTL, Attempt, Looped, Told, is_told, through, waits
 from tests.servers import redis
 from tests.servers.processes import PATIENCE, until
@@ -64,7 +64,7 @@ def test_a_mixed_fleet_never_overlaps_also_when_some_are_killed(server: RedisSer
 
 
 def test_positive_control_without_plain_keys_a_mixed_fleet_overlaps(server: RedisServer) -> None:
-    outcome = contend(server.url, 100 * EACH, option="")
+    outcome = contend(server.url, 150, option="")
     print(outcome)
     assert outcome.overlaps > 0
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(redis.missing() is not None, reason=redis.missing() or "")
 
-TWIN_SEEDS: Final = 20
-MIXED_SEEDS: Final = 80
+TWIN_SEEDS: Final = 12
+MIXED_SEEDS: Final = 60
 KILLING_SEEDS: Final = 100
 """How many seeds a mutant may survive."""
 
@@ -77,20 +77,20 @@ def change(changed: list[Mutant], *changes: Mutant) -> None:
     scripts.script_beside.cache_clear()
 
 
-@pytest.mark.parametrize("start", range(0, TWIN_SEEDS, 20))
+@pytest.mark.parametrize("start", range(0, TWIN_SEEDS, 6))
 def test_among_ourselves_plain_keys_change_nothing(
     server: RedisServer, wire: SocketWire, start: int, changed: list[Mutant]
 ) -> None:
     change(changed, ENDLESS)
-    for seed in range(start, start + 20):
+    for seed in range(start, start + 6):
         Twins(server, wire, seed, plain=True).live()
 
 
-@pytest.mark.parametrize("start", range(0, MIXED_SEEDS, 40))
+@pytest.mark.parametrize("start", range(0, MIXED_SEEDS, 20))
 def test_whatever_others_do_nobody_is_told_that_he_holds_who_must_not_be(
     server: RedisServer, wire: SocketWire, raw: Connection, start: int
 ) -> None:
-    for seed in range(start, start + 40):
+    for seed in range(start, start + 20):
         Mixed(server, wire, raw, seed).live()
 
 
