@@ -119,7 +119,9 @@ class BareWorker:
         self._listen = command(("BLPOP", f"{self._TAG}m:{box}", 0))
         self._claim = 0
         self._number = b""
-        genesis = self._requests.ask(command((*script("genesis").by_text, 1, self._key, FORMAT, native.new_id(), 1, HASH)))
+        genesis = self._requests.ask(
+            command((*script("genesis").by_text, 1, self._key, FORMAT, native.new_id(), 1, HASH))
+        )
         self._id = genesis[1].decode()
         # The first of each, by text: it makes the script known, and opens the session.
         card = (box, "", "", 0)
