@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 NAME_BYTES: Final = 512
 NAMES_MOST: Final = 1000
 INFO_BYTES: Final = 1024
+URL_BYTES: Final = 65_536
 TTL_LEAST: Final = 0.1
 TTL_MOST: Final = 86_400.0
 SECONDS_MOST: Final = 10 * 365 * 86_400.0
@@ -89,7 +90,8 @@ def settings(
         )
     options: dict[str, str] = {}
     if isinstance(url, str):
-        url, options = split_options(_encodable(url))
+        # A line's end that came along from a file would name another path, and so another store than everybody's.
+        url, options = split_options(text("url", url, URL_BYTES))
     elif not hasattr(url, "connection_pool") and not hasattr(url, "nodes_manager"):
         raise UsageError(f"url: a string or a Redis client is needed, not {type(url).__name__}")
     if ttl is None and (given := options.get("ttl") or os.environ.get("TENURE_TTL")):
@@ -113,14 +115,6 @@ def settings(
         seconds("skew", skew, 0.0, TTL_MOST),
         "" if client is None else text("client", client, 128),
     )
-
-
-def _encodable(url: str) -> str:
-    try:
-        url.encode()
-    except UnicodeEncodeError:
-        raise UsageError("url: a lone surrogate is not Unicode text; write other bytes as %XX") from None
-    return url
 
 
 def _names(argument: str, value: Any) -> set[str]:

@@ -139,6 +139,12 @@ def test_any_url_is_taken_or_refused(scheme: str, text: str) -> None:
     said_of(f"{scheme}://{text}")
 
 
+@pytest.mark.parametrize("url", ["sqlite:///tmp/any.db\n", "redis+unix:///run/any.sock\r", "memory://any\n"])
+def test_a_line_that_came_along_names_no_other_store(url: str) -> None:
+    with pytest.raises(UsageError, match=r"^url: the control character"):
+        Client(url)
+
+
 @pytest.mark.parametrize("url", [f"redis:user:{SECRET}@host://", f"redis:/{SECRET}@h?listen_url=redis://h"])
 def test_what_is_no_scheme_is_not_repeated(url: str) -> None:
     assert [said for said in said_of(url) if SECRET in said] == []
