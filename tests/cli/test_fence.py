@@ -146,9 +146,12 @@ def test_adopt_moves_a_fence_on_purpose_and_says_so_first(
 def test_a_fence_that_nobody_has_raised_can_be_given_to_an_authority(
     where: list[str], capsys: pytest.CaptureFixture[str], hold: Any
 ) -> None:
-    assert main(["fence", "adopt", *where, "--authority", "etcd/app", "--yes"]) == 0
+    # As TENURE_AUTHORITY has it, with the id of the store.
+    assert main(["fence", "adopt", *where, "--authority", "etcd:b/app", "--yes"]) == 0
     hold(7)
     assert main(["fence", "check", *where]) == 78
+    hold(7, "etcd:c/app")
+    assert main(["fence", "check", *where]) == 0
 
 
 def test_what_has_changed_meanwhile_is_not_moved(where: list[str], hold: Any) -> None:

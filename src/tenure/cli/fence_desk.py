@@ -21,6 +21,7 @@ from tenure.cli.fence import reached
 from tenure.cli.text import clean, complain, duration
 from tenure.errors import SetupError, UsageError
 from tenure.fencing.rule import Fence, Verdict, judge, prove, raised, refusal
+from tenure.model import Grant
 from tenure.observe.log import logger, silence
 
 if TYPE_CHECKING:
@@ -100,10 +101,12 @@ def _raise(options: argparse.Namespace, desk: Desk, where: str, found: Fence, le
 
 def adopt(options: argparse.Namespace) -> int:
     """Give a fence to the tokens of another authority."""
-    kind, _, namespace = options.authority.partition("/")
+    # A grant's has the store's own id too, which is not compared.
+    authority = prove(Grant("any", 1, 1, options.authority))[0].authority
+    kind, _, namespace = authority.partition("/")
     if not kind or not namespace:
         raise UsageError("--authority: KIND/NAMESPACE is needed, as `tenure fence show` prints it: etcd/app")
-    to = Fence(options.token, options.token, 0, options.authority)
+    to = Fence(options.token, options.token, 0, authority)
     with reached(options) as (desk, where):
         found = desk.look(options.subject)
         if found is not None and found.authority == to.authority:
