@@ -150,6 +150,13 @@ def test_a_disk_that_is_full_changes_nothing(path: str, monkeypatch: pytest.Monk
     assert (fence_of(path), names(path)) == (7, {"report.csv", ".report.csv.tenure-fence"})
 
 
+def test_half_a_write_replaces_nothing_even_if_its_error_is_swallowed(path: str) -> None:
+    write(path, 7, "old")
+    with fencing.file(path, 7) as file, suppress(UnicodeEncodeError, TypeError):
+        file.write_bytes("no bytes")  # type: ignore[arg-type]
+    assert (Path(path).read_text(), names(path)) == ("old", {"report.csv", ".report.csv.tenure-fence"})
+
+
 def test_a_disk_that_fails_after_the_rename_leaves_the_outcome_unknown(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from redis.retry import Retry
 
 from tenure import fencing
 from tenure.errors import (
+    ForeignToken,
     NotRaised,
     OutcomeUnknown,
     SetupError,
@@ -26,6 +27,7 @@ from tenure.errors import (
 )
 from tenure.fencing.keyspace import scripts
 from tenure.fencing.rule import TOKEN_MAX, Fence, Proof, Verdict, judge, raised
+from tenure.model import Grant
 from tests.servers.processes import HOST, until
 from tests.servers.proxy import Proxy
 from tests.servers.redis import RedisServer, missing
@@ -33,6 +35,8 @@ from tests.servers.redis_cluster import RedisCluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.servers.redis import Program
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
@@ -246,6 +250,25 @@ def test_a_guard_is_entered_once_at_a_time_and_ends_with_its_block(client: redis
     assert client.get("n") == b"2"
 
 
+def test_a_resource_may_be_called_anything_and_no_two_share_a_fence(client: redis.Redis) -> None:
+    names = ("x", "{x}", "a}b", "it's 100%", "große Halle/Ü", "y" * 512, "X", "x ")
+    for token, name in enumerate(reversed(names), 1):
+        fencing.open(client, token, resource=name)
+        with pytest.raises(UsageError):
+            fencing.redis(client, 0, resource=name)
+    assert set(client.keys("tenure:fence:*")) == {f"tenure:fence:{{{name}}}".encode() for name in names}
+
+
+@pytest.mark.parametrize("options", [{"decode_responses": True}, {"decode_responses": True, "encoding": "latin-1"}])
+def test_an_authority_is_read_as_it_was_written(server: RedisServer, options: dict[str, Any]) -> None:
+    with redis.Redis.from_url(server.url, **options) as client:
+        fencing.open(client, Grant("orders", 7, 7, "redis:a1/große"))
+        fencing.open(client, Grant("orders", 7, 7, "redis:b2/große"))
+        with pytest.raises(ForeignToken) as refused:
+            fencing.open(client, Grant("orders", 8, 8, "redis:a1/kleine"))
+        assert (refused.value.fenced_by, refused.value.fence) == ("redis/große", 7)
+
+
 def test_what_is_no_client_is_refused(client: redis.Redis) -> None:
     with pytest.raises(UsageError, match="pipeline is no client"):
         fencing.redis(client.pipeline(), 7, **ORDERS)
@@ -421,6 +444,24 @@ def test_a_replica_and_a_full_server_refuse_on_entering_even_a_holder_that_has_r
             pass
     finally:
         client.slaveof()
+
+
+@pytest.mark.parametrize("program", ["redis-6.2", "valkey"])
+def test_an_old_server_and_another_one_do_the_same(program: Program) -> None:
+    if reason := missing(program):
+        pytest.skip(reason)
+    with RedisServer(program=program) as server, redis.Redis.from_url(server.url, protocol=2) as client:
+        assert disagreements(client, scripts.commands().text.decode(), scripts.raising().text.decode()) == []
+        client.set("text", "x")
+        with fencing.redis(client, TOKEN_MAX, **ORDERS, seq=1) as tx:
+            steps = tx.pipeline()
+            collect(steps, 1)
+            with pytest.raises(ResponseError, match="WRONGTYPE"):
+                steps.execute()
+        with fencing.redis(client, TOKEN_MAX, **ORDERS, seq=1) as tx, pytest.raises(ResponseError, match="WRONGTYPE"):
+            tx.eval("return redis.call('LPUSH', KEYS[1], 1)", 1, "text")
+        with fencing.redis(client, TOKEN_MAX, **ORDERS, seq=1) as tx:
+            assert tx.eval("return redis.call('INCR', KEYS[1])", 1, "n") == 1
 
 
 # -- clusters --------------------------------------------------------------------------------------------------------

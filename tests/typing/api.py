@@ -97,6 +97,9 @@ def fenced(
             assert_type(two, sqlalchemy.orm.Session)
         assert_type(lease.confirm(), bool)
         lease.refused()
+        with fencing.file("report.csv", lease) as report:
+            report.write_text(report.read_text())
+        fencing.open("report.csv", lease)
         fencing.open(embedded, lease)
     with fencing.s3(object(), lease, bucket="b", key="k", seq=1) as stored:
         assert_type(stored.read(), bytes | None)

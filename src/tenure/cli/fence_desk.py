@@ -26,8 +26,14 @@ from tenure.observe.log import logger, silence
 if TYPE_CHECKING:
     import argparse
 
+    from tenure.client import Lease
+    from tenure.fencing.desks import Desk
+
 NOT_THERE: Final = 1
 DAY_US: Final = 86_400_000_000
+
+NUMBERS_PATIENCE_S: Final = 60.0
+"""How long `advance` waits for an engine's clock to pass a fence, unless --wait says otherwise."""
 
 
 def show(options: argparse.Namespace) -> int:
@@ -66,21 +72,30 @@ def advance(options: argparse.Namespace) -> int:
             raise UsageError("--name: the name whose holders write to this file is needed")
         client, _ = connect(options)
         _confirm(options, f"Enter {clean(name)}, and raise the fence of {_what(options, where)} above {top}?")
+        patience = NUMBERS_PATIENCE_S if options.wait is None else options.wait
         with opened(client):
-            lease = client.lock(name, wait=options.wait).acquire()
-            try:
-                if lease.token <= top:
-                    complain(_behind(name, lease.token, top, ahead))
+            while True:
+                with client.lock(name, wait=options.wait) as lease:
+                    if lease.token > top:
+                        _raise(options, desk, where, found, lease)
+                        break
+                # A number of the clock tells by how much that clock is behind the fence.
+                behind = (top - lease.token) / 1e6
+                if abs(lease.token - time.time_ns() // 1000) > DAY_US or behind > patience:
+                    complain(_behind(name, lease.token, top))
                     return exits.BUSY
-                proof, _ = prove(lease.grant, options.subject)
-                if judge(found, proof) is Verdict.FOREIGN:
-                    raise refusal(Verdict.FOREIGN, found, proof)
-                _audit(options, "fence-advance", where, found, raised(found, proof))
-                desk.enter(options.subject, lease)
-            finally:
-                lease.release()
+                time.sleep(behind)
+                patience -= behind
     _say(options, f"{_what(options, where)}: raised from {top} to {lease.floor}; later holders have larger tokens")
     return 0
+
+
+def _raise(options: argparse.Namespace, desk: Desk, where: str, found: Fence, lease: Lease) -> None:
+    proof, _ = prove(lease.grant, options.subject)
+    if judge(found, proof) is Verdict.FOREIGN:
+        raise refusal(Verdict.FOREIGN, found, proof)
+    _audit(options, "fence-advance", where, found, raised(found, proof))
+    desk.enter(options.subject, lease)
 
 
 def adopt(options: argparse.Namespace) -> int:
@@ -108,14 +123,12 @@ def adopt(options: argparse.Namespace) -> int:
     return 0
 
 
-def _behind(name: str, token: int, top: int, ahead: int) -> str:
+def _behind(name: str, token: int, top: int) -> str:
     """Why entering anew was no remedy."""
-    if ahead > 0:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(top / 1e6))
-        later = f"; numbers that follow a clock pass it at {when} (in {duration(ahead / 1e6)}): try again then"
-    else:
-        later = "; the engine's clock is behind this host's, or its numbers do not follow a clock"
-    return f"{clean(name)}: its new token {token} is not above {top}{later}. Nothing was changed"
+    later = "its engine's numbers do not follow a clock, and stay below"
+    if abs(token - time.time_ns() // 1000) <= DAY_US:
+        later = f"its engine's numbers follow a clock, and pass it in {duration((top - token) / 1e6)}: try again then"
+    return f"{clean(name)}: its new token {token} is not above {top}; {later}. Nothing was changed"
 
 
 def _what(options: argparse.Namespace, where: str) -> str:

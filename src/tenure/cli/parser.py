@@ -113,8 +113,8 @@ check [RESOURCE]          raise the fence, committed, before anything is read; e
 write --file PATH         replace PATH with the standard input, as a whole and under its fence; 79, and nothing changed,
                           if a later holder was there
 show RESOURCE             print the fence; 1 if there is none
-advance RESOURCE          after a FenceRegression: enter the name anew, and raise the fence with its new token; 75 if
-                          that is not larger. Refused if the fence is a day ahead of the clock
+advance RESOURCE          after a FenceRegression: enter the name anew, until its new token is larger, and raise the
+                          fence with that; 75 if that would last too long. Refused if the fence is a day ahead
 adopt RESOURCE            give the fence to the tokens of another authority, after its name has moved to another engine
 
 RESOURCE is in the database or Redis of --at URL: postgresql://, mysql://, sqlite:///path, redis://, redis+cluster://;
@@ -292,7 +292,8 @@ def _fill_fence(parser: Parser) -> None:
     add("--file", metavar="PATH", help="the file that is fenced")
     _fill_common(parser)
     add("--name", type=_name, metavar="NAME", help="`advance`: the name to enter (default: RESOURCE)")
-    add("--wait", type=_at_least_zero, metavar="SECONDS", help="`advance`: how long to wait for it (default: for ever)")
+    add("--wait", type=_at_least_zero, metavar="SECONDS",
+        help="`advance`: for the name (default: for ever), and for the engine's clock (default: 60)")  # fmt: skip
     add("--authority", metavar="KIND/NAMESPACE", help="`adopt`: whose tokens come from now on, such as etcd/app")
     add("--token", type=_whole, default=0, metavar="N", help="`adopt`: refuse smaller ones of theirs (default: none)")
     add("--yes", action="store_true", help="`advance`, `adopt`: do not ask")

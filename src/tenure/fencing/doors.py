@@ -227,7 +227,8 @@ def redis(connection: Any, lease: Shown, *, resource: str | None = None, seq: in
 
     The first block raises the fence, committed. In a block, every command of the object that it is given, and every
     pipeline of it, is one script, which checks first. There is no transaction to be rolled back: a step that was
-    answered is done. Read through the same object, and only in the block.
+    answered is done. Read through the same object, and only in the block. A guard has one block at a time: threads and
+    tasks that work side by side make one each.
 
     The fence is the key `tenure:fence:{RESOURCE}`, a hash without a TTL. In a cluster the keys of a step must share
     its slot, so they carry the hash tag `{RESOURCE}`.
@@ -324,7 +325,7 @@ def open(connection: Any, lease: Shown, *, resource: str | None = None, row: Row
         if driver in roots:
             section, is_async = _section(driver, connection, lease, resource, row, None)
             return section.open() if is_async else run(section.open())
-    raise UsageError(f"connection: no guard knows {type(connection).__name__}; there are {', '.join(_DRIVERS)}")
+    raise UsageError(f"connection: no guard knows {type(connection).__name__}; there are {', '.join(_DRIVERS)}, redis")
 
 
 def schema(dialect: str) -> str:

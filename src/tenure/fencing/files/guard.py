@@ -123,7 +123,12 @@ class FencedFile:
         Raises:
             OSError: the disk is full, ...; the file is as it was.
         """
-        self.open("wb").write(content)
+        try:
+            self.open("wb").write(content)
+        except BaseException:
+            # Half of it must not replace the file, even if the error is swallowed.
+            self.discard()
+            raise
 
     def write_text(self, content: str, encoding: str = "utf-8") -> None:
         """As `write_bytes`, encoded. Ends of lines are kept as they are."""

@@ -25,9 +25,13 @@ WORDS_MAX: Final = 7_000
 """Words of one command: Lua passes fewer than 8,000."""
 
 REFUSED: Final = frozenset(
-    {"EVALSHA", "EVALSHA_RO", "EVAL_RO", "FCALL", "FCALL_RO", "FLUSHALL", "FLUSHDB", "SCRIPT", "SELECT", "SWAPDB"}
-)
-"""What would leave the check behind, or the database that the fence is in, or throw the fence away."""
+    {
+        "AUTH", "CLIENT", "DISCARD", "EVALSHA", "EVALSHA_RO", "EVAL_RO", "EXEC", "FCALL", "FCALL_RO", "FLUSHALL",
+        "FLUSHDB", "HELLO", "MONITOR", "MULTI", "PSUBSCRIBE", "QUIT", "RESET", "SCRIPT", "SELECT", "SSUBSCRIBE",
+        "SUBSCRIBE", "SWAPDB", "UNWATCH", "WAIT", "WAITAOF", "WATCH",
+    }
+)  # fmt: skip
+"""What would leave the check behind, or the database of the fence, or throw the fence away; or is not for scripts."""
 
 _KEYLESS: Final = frozenset({"PUBLISH", "SPUBLISH"})
 """Their first word is a channel, which the driver takes for a key."""
@@ -57,7 +61,7 @@ def command(args: Sequence[Any], options: Mapping[str, Any]) -> Command:
     # The driver writes some as one: "MEMORY USAGE".
     words = (*name.upper().split(), *args[1:])
     if words[0] in REFUSED:
-        raise UsageError(f"{words[0]} cannot be fenced: it leaves the check, or the database of the fence, behind")
+        raise UsageError(f"{words[0]} cannot be fenced: it is not done by a script, or past its check")
     if len(words) > WORDS_MAX:
         raise UsageError(f"{words[0]} has {len(words)} words, and a fenced command at most {WORDS_MAX}: split it")
     return Command(words, options)
