@@ -14,8 +14,8 @@ from tenure import Client
 from tenure.engines.etcd.transport_blocking import CONNECTIONS_MOST
 from tests.cancellation.test_every_moment import acquire_of, interrupted_at, release_of
 from tests.etcd.rig import fresh, through, waits
-from tests.redis.rig import Attempt
-from tests.redis.test_client import GREENLETS
+from tests.faces.programs import GREENLETS
+from tests.faces.watched import Attempt
 from tests.servers import etcd
 from tests.servers.etcd import EtcdServer
 from tests.servers.processes import until

@@ -18,8 +18,8 @@ from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.protocols.ledger import Ledger
 from tenure.runtimes import native
 from tests.etcd.rig import fresh, hears, through, waits
-from tests.redis.rig import SLACK, Attempt, Looped, Told, has_paid
-from tests.redis.test_faults import FAULTS, during
+from tests.faces.faults import FAULTS, during
+from tests.faces.watched import SLACK, Attempt, Looped, Told, has_paid
 from tests.servers import etcd
 from tests.servers.etcd import EtcdServer
 from tests.servers.processes import until
@@ -28,7 +28,7 @@ from tests.servers.proxy import Proxy
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.redis.rig import AnyClient
+    from tests.faces.watched import AnyClient
 
 pytestmark = pytest.mark.skipif(etcd.missing() is not None, reason=etcd.missing() or "")
 

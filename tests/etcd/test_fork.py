@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.etcd.rig import fresh
-from tests.faces.programs import heard, output, program, tell
+from tests.faces.programs import QUIET, heard, output, program, tell
 
 # The same programs as on SQLite and Redis.
 from tests.faces.test_fork import (  # noqa: F401
@@ -23,7 +23,6 @@ from tests.faces.test_fork import (  # noqa: F401
 )
 from tests.redis.test_fork import (  # noqa: F401
     FORKS,
-    QUIET,
     test_a_fork_while_other_threads_use_an_open_client,
 )
 from tests.servers import etcd

@@ -19,7 +19,7 @@ from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.runtimes import native
 from tests.etcd.rig import fresh, hears, through, waits
 from tests.faces.programs import heard, program, tell
-from tests.redis.rig import SLACK, Attempt, Looped, Told
+from tests.faces.watched import SLACK, Attempt, Looped, Told
 from tests.servers import etcd
 from tests.servers.etcd import EtcdCluster, EtcdFailed, EtcdServer
 from tests.servers.processes import until

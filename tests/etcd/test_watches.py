@@ -13,7 +13,7 @@ from tenure.engines.etcd.mailbox import EtcdMailbox
 from tenure.engines.etcd.watches import Waiter, Wanted, Watches, address, from_address
 from tenure.runtimes import native
 from tests.etcd.rig import fresh, waits
-from tests.redis.rig import SLACK, Attempt
+from tests.faces.watched import SLACK, Attempt
 from tests.servers import etcd
 from tests.servers.etcd import EtcdServer
 from tests.servers.processes import until

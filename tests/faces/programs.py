@@ -91,3 +91,64 @@ def eventually(happened: Callable[[], Any], what: str, within: float = PATIENCE)
         assert time.monotonic() < end, f"did not happen within {within:g} s: {what}"
         time.sleep(0.002)
     return result
+
+
+# -- programs that run on every engine with a server -----------------------------------------------------------------
+
+GREENLETS = """
+from gevent import monkey
+monkey.patch_all()
+import sys
+import gevent
+import tenure
+with tenure.Client(sys.argv[1], ttl=1) as client:
+    turns = []
+    def worker():
+        with client.lock("n", wait=10):
+            turns.append(1)
+            gevent.sleep(0.001)
+    gevent.joinall([gevent.spawn(worker) for _ in range(20)], raise_error=True, timeout=10)
+    lease = client.lock("kept").acquire()
+    gevent.sleep(1.5)
+    print(len(turns), lease.held)
+    lease.release()
+"""
+"""Under gevent: twenty greenlets take turns, and a busy one keeps its lease."""
+
+QUIET = """
+client = Client(url, ttl=60)
+held = client.lock("held").acquire()
+lease = client.lock("name").acquire()
+waiting = threading.Thread(target=lambda: client.lock("waits", wait=30).acquire().release())
+if len(sys.argv) > 2:
+    other = Client(url, ttl=60)
+    theirs = other.lock("waits").acquire()
+    waiting.start()
+say("ready")
+sys.stdin.readline()
+def child():
+    import atexit, gc
+    global lease
+    for raises in (lease.check, held.release):
+        try:
+            raises()
+        except LeaseLost:
+            pass
+    del lease
+    gc.collect()
+    client.close()
+    atexit._run_exitfuncs()
+in_a_child(child)
+say("over")
+sys.stdin.readline()
+assert held.held and lease.held
+lease.release()
+held.release()
+if len(sys.argv) > 2:
+    theirs.release()
+    waiting.join()
+    other.close()
+say(client.names())
+client.close()
+"""
+"""A forked child that says nothing to its parent's server, and closes nothing of its parent's."""

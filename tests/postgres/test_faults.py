@@ -17,8 +17,8 @@ from tenure.model import LeaseState
 from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.protocols.ledger import Ledger
 from tenure.runtimes import native
+from tests.faces.watched import SLACK, Attempt, Looped, Told, has_paid, waits
 from tests.postgres.rig import LONG, PATIENCE, PERIOD, TTL, listens, locked, through
-from tests.redis.rig import SLACK, Attempt, Looped, Told, has_paid, waits
 from tests.servers import clock, postgres
 from tests.servers.postgres import PostgresServer
 from tests.servers.processes import until
@@ -27,7 +27,7 @@ from tests.servers.proxy import Proxy
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.redis.rig import AnyClient
+    from tests.faces.watched import AnyClient
 
 pytestmark = pytest.mark.skipif(postgres.missing() is not None, reason=str(postgres.missing()))
 

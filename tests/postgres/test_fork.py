@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.faces.programs import heard, program, tell
+from tests.faces.programs import GREENLETS, QUIET, heard, program, tell
 
 # The same programs as on the other engines.
 from tests.faces.test_fork import (  # noqa: F401
@@ -22,8 +22,6 @@ from tests.faces.test_fork import (  # noqa: F401
     test_multiprocessing,
     test_preloaded_client_and_forked_workers,
 )
-from tests.redis.test_client import GREENLETS
-from tests.redis.test_fork import QUIET
 from tests.servers import postgres
 
 if TYPE_CHECKING:

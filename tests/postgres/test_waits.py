@@ -16,8 +16,8 @@ from tenure import Client, StoreUnavailable, UnsafeSetup
 from tenure.engines.postgres.link import Cut, dial, wait_here
 from tenure.ports import ClaimRef, Standing
 from tenure.runtimes.blocking import run
+from tests.faces.watched import Attempt
 from tests.postgres.rig import LONG, Shelf, locked, waits_for_a_lock
-from tests.redis.rig import Attempt
 from tests.servers import clock, pgbouncer
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import PostgresServer

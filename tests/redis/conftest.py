@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tenure import Client
+from tests.faces.watched import LONG, Looped
 from tests.redis.clusters import flush
-from tests.redis.rig import LONG, TTL, Looped, through
+from tests.redis.rig import TTL, through
 from tests.servers.proxy import Proxy
 from tests.servers.redis import RedisServer
 from tests.servers.redis_cluster import RedisCluster
@@ -17,7 +18,7 @@ from tests.servers.resp import frame
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.redis.rig import AnyClient
+    from tests.faces.watched import AnyClient
 
 
 @pytest.fixture(scope="session")

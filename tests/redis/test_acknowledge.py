@@ -20,7 +20,8 @@ from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.ports import Entry, SessionCard, Standing
 from tenure.runtimes import native
 from tenure.runtimes.blocking import run
-from tests.redis.rig import LONG, SLACK, TTL, Attempt, Looped, Told, has_paid, listens, socket_wire, waits
+from tests.faces.watched import LONG, SLACK, Attempt, Looped, Told, has_paid, waits
+from tests.redis.rig import TTL, listens, socket_wire
 from tests.servers import redis
 from tests.servers.processes import PATIENCE, until
 from tests.servers.redis import RedisServer

@@ -28,7 +28,8 @@ from tests.cancellation.test_asyncio import (  # noqa: F401
     test_cancelling_one_of_many_waiters_disturbs_no_other,
     test_closed_while_it_opens,
 )
-from tests.redis.rig import has_paid, through
+from tests.faces.watched import has_paid
+from tests.redis.rig import through
 from tests.servers import redis
 from tests.servers.proxy import Proxy
 from tests.servers.redis import RedisServer

@@ -14,6 +14,7 @@ import redis.asyncio
 
 from tenure import AsyncClient, Client, UnsafeSetup, UsageError
 from tests.docs.blocks import ROOT
+from tests.faces.programs import GREENLETS
 from tests.servers.processes import until
 from tests.servers.redis import RedisServer
 
@@ -74,26 +75,6 @@ def test_the_rights_that_the_documents_name_are_enough() -> None:
                 pass
         with pytest.raises(UnsafeSetup), Client(url, namespace="others") as client:
             client.lock("n").acquire()
-
-
-GREENLETS = """
-from gevent import monkey
-monkey.patch_all()
-import sys
-import gevent
-import tenure
-with tenure.Client(sys.argv[1], ttl=1) as client:
-    turns = []
-    def worker():
-        with client.lock("n", wait=10):
-            turns.append(1)
-            gevent.sleep(0.001)
-    gevent.joinall([gevent.spawn(worker) for _ in range(20)], raise_error=True, timeout=10)
-    lease = client.lock("kept").acquire()
-    gevent.sleep(1.5)
-    print(len(turns), lease.held)
-    lease.release()
-"""
 
 
 def test_under_gevent_the_keeper_keeps_and_other_greenlets_run(server: RedisServer) -> None:

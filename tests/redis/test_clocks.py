@@ -9,7 +9,8 @@ import pytest
 from tenure import Client, LossReason
 from tenure.observe.events import Lost, Renewed
 from tenure.runtimes import native
-from tests.redis.rig import SLACK, TTL, Attempt, Told, is_told, stays, through, waits
+from tests.faces.watched import SLACK, Attempt, Told, waits
+from tests.redis.rig import TTL, is_told, stays, through
 from tests.servers import clock as clocks
 from tests.servers import redis
 from tests.servers.proxy import Proxy

@@ -18,9 +18,10 @@ from tenure.engines.redis.cluster import slot_of
 from tenure.engines.redis.partitions import PARTITIONS, PartitionedStore, PartitionStore
 from tenure.engines.redis.store import RedisStore, genesis_key
 from tests.docs.blocks import ROOT
+from tests.faces.watched import Attempt, Looped, waits
 from tests.redis import clusters
 from tests.redis.clusters import flush, master_of, name_in, names_in, other_than, url_of
-from tests.redis.rig import TTL, Attempt, Looped, waits
+from tests.redis.rig import TTL
 from tests.servers import redis as rig
 from tests.servers.processes import HOST, port_of, reserve_port, until
 from tests.servers.redis import RedisServer
@@ -29,7 +30,7 @@ from tests.servers.redis_cluster import RedisCluster
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.redis.rig import AnyClient
+    from tests.faces.watched import AnyClient
 
 pytestmark = pytest.mark.skipif(rig.missing() is not None, reason=rig.missing() or "")
 

@@ -14,6 +14,7 @@ from tenure.engines.redis.engine_cluster import ClusterEngine
 from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.protocols.keep import one_by_one
 from tenure.runtimes import native
+from tests.faces.watched import LONG, SLACK, Attempt, Looped, Told, has_paid, waits
 from tests.redis.clusters import (
     PARTITIONS,
     master_of,
@@ -23,7 +24,7 @@ from tests.redis.clusters import (
     partitions_on,
     url_of,
 )
-from tests.redis.rig import LONG, PERIOD, SLACK, TTL, Attempt, Looped, Told, has_paid, waits
+from tests.redis.rig import PERIOD, TTL
 from tests.servers import redis
 from tests.servers.processes import until
 from tests.servers.redis_cluster import RedisCluster

@@ -13,15 +13,16 @@ from tenure.engines.redis import scripts
 from tenure.engines.redis.store import RedisStore
 from tenure.observe.events import Lost
 from tenure.runtimes import native
+from tests.faces.watched import LONG, SLACK, Attempt, Looped, Told, waits
 from tests.redis.mixed_fleet import contend
-from tests.redis.rig import LONG, SLACK, TTL, Attempt, Looped, Told, is_told, through, waits
+from tests.redis.rig import TTL, is_told, through
 from tests.servers import redis
 from tests.servers.processes import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.redis.rig import AnyClient
+    from tests.faces.watched import AnyClient
     from tests.servers.proxy import Proxy
     from tests.servers.redis import RedisServer
 

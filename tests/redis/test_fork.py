@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.faces.programs import heard, output, program, tell
+from tests.faces.programs import QUIET, heard, output, program, tell
 
 # The same programs as on SQLite.
 from tests.faces.test_fork import (  # noqa: F401
@@ -67,44 +67,6 @@ def peers(server: RedisServer) -> set[str]:
     """The addresses of tenure's connections."""
     lines = server.cli("CLIENT", "LIST").splitlines()
     return {line.split(" addr=")[1].split()[0] for line in lines if " name=tenure " in line}
-
-
-QUIET: Final = """
-client = Client(url, ttl=60)
-held = client.lock("held").acquire()
-lease = client.lock("name").acquire()
-waiting = threading.Thread(target=lambda: client.lock("waits", wait=30).acquire().release())
-if len(sys.argv) > 2:
-    other = Client(url, ttl=60)
-    theirs = other.lock("waits").acquire()
-    waiting.start()
-say("ready")
-sys.stdin.readline()
-def child():
-    import atexit, gc
-    global lease
-    for raises in (lease.check, held.release):
-        try:
-            raises()
-        except LeaseLost:
-            pass
-    del lease
-    gc.collect()
-    client.close()
-    atexit._run_exitfuncs()
-in_a_child(child)
-say("over")
-sys.stdin.readline()
-assert held.held and lease.held
-lease.release()
-held.release()
-if len(sys.argv) > 2:
-    theirs.release()
-    waiting.join()
-    other.close()
-say(client.names())
-client.close()
-"""
 
 
 @pytest.mark.parametrize("mailbox", [False, True])

@@ -17,7 +17,8 @@ from tenure.observe.events import Lost, Renewed
 from tenure.ports import Entry, SessionCard
 from tenure.runtimes import native
 from tenure.runtimes.blocking import run
-from tests.redis.rig import PERIOD, SLACK, TTL, Attempt, SocketWire, Told, is_told, socket_wire, stays, through, waits
+from tests.faces.watched import SLACK, Attempt, Told, waits
+from tests.redis.rig import PERIOD, TTL, SocketWire, is_told, socket_wire, stays, through
 from tests.servers import clock as clocks
 from tests.servers import redis
 from tests.servers.processes import until

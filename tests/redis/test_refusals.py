@@ -17,7 +17,8 @@ from tenure.engines.redis.life import SPOKEN
 from tenure.model import LeaseState
 from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.runtimes import native
-from tests.redis.rig import SLACK, Attempt, Looped, Told, has_paid, listens, waits
+from tests.faces.watched import SLACK, Attempt, Looped, Told, has_paid, waits
+from tests.redis.rig import listens
 from tests.servers import redis
 from tests.servers.processes import until
 from tests.servers.redis import RedisServer
@@ -26,7 +27,7 @@ from tests.servers.resp import ReplyError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.redis.rig import AnyClient
+    from tests.faces.watched import AnyClient
 
 pytestmark = pytest.mark.skipif(redis.missing() is not None, reason=redis.missing() or "")
 

@@ -10,12 +10,12 @@ from tenure import AcquireTimeout, Client, OutcomeUnknown
 from tenure.engines.redis.store import RedisStore
 from tenure.engines.redis.transport_blocking import BlockingWire
 from tenure.protocols.ledger import Ledger
-from tests.redis.rig import LONG, Attempt, has_paid
+from tests.faces.watched import LONG, Attempt, has_paid
 from tests.servers import redis
 from tests.servers.processes import until
 
 if TYPE_CHECKING:
-    from tests.redis.rig import AnyClient
+    from tests.faces.watched import AnyClient
     from tests.servers.proxy import Proxy
     from tests.servers.redis import RedisServer
 

@@ -14,7 +14,8 @@ from tenure import Client, OutcomeUnknown, StoreUnavailable
 from tenure.engines.redis.transport_blocking import CONNECTIONS_MOST
 from tests.cancellation.test_every_moment import acquire_of, interrupted_at, release_of
 from tests.faces.programs import heard, program, tell
-from tests.redis.rig import Attempt, has_paid, listens, through, waits
+from tests.faces.watched import Attempt, has_paid, waits
+from tests.redis.rig import listens, through
 from tests.servers import redis
 from tests.servers.processes import until
 from tests.servers.proxy import Proxy

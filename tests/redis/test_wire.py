@@ -18,7 +18,7 @@ from tenure.engines.redis.pipe import Pipe
 from tenure.engines.redis.transport_aio import BURST, AioWire
 from tenure.engines.redis.transport_blocking import BlockingWire
 from tenure.runtimes.blocking import run
-from tests.redis.rig import Attempt
+from tests.faces.watched import Attempt
 from tests.servers import certificates, redis
 from tests.servers.redis import RedisServer
 

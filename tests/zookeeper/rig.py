@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tenure import Client
-from tests.redis.rig import Attempt, Looped, Told, has_paid
+from tests.faces.watched import Attempt, Looped, Told, has_paid
 from tests.servers.processes import until
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from tenure.model import LeaseState
 from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.protocols.ledger import Ledger
 from tenure.runtimes import native
-from tests.redis.test_faults import FAULTS, during
+from tests.faces.faults import FAULTS, during
 from tests.servers import zookeeper
 from tests.servers.processes import until
 from tests.servers.proxy import Proxy
@@ -27,7 +27,7 @@ from tests.zookeeper.rig import url as url_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.redis.rig import AnyClient
+    from tests.faces.watched import AnyClient
 
 pytestmark = pytest.mark.skipif(zookeeper.missing() is not None, reason=zookeeper.missing() or "")
 
