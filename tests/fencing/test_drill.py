@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ROUNDS = 500
 """Of each pair of a guard and a store, over all of its paths and the drivers that reach it."""
 
-SLOW_ROUNDS = {"s3": 120}
+SLOW_ROUNDS = {"s3": 60}
 """Fewer, with a store that takes several times as long to answer as the others."""
 
 NAIVE_TIMES = 2
