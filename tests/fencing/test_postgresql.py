@@ -12,7 +12,8 @@ from psycopg import IsolationLevel
 
 from tenure import fencing
 from tenure.errors import NotRaised, StaleOperation, StaleToken, UsageError
-from tenure.fencing import doors, places
+from tenure.fencing import doors
+from tenure.fencing.database import places
 from tenure.sql.dialects import POSTGRESQL
 from tests.fencing.conftest import new_url
 from tests.fencing.stores import PsycopgSession

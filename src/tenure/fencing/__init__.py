@@ -11,10 +11,10 @@ committed transactions keeps its fences.
 
 from __future__ import annotations
 
+from tenure.fencing.database.guard import AsyncGuard, Guard
+from tenure.fencing.database.places import Row
 from tenure.fencing.doors import asyncpg, django, file, open, psycopg, pymysql, redis, schema, sqlalchemy, sqlite3
-from tenure.fencing.guard import AsyncGuard, Guard
 from tenure.fencing.objects.doors import read_s3, s3
-from tenure.fencing.places import Row
 from tenure.fencing.rule import Proof
 from tenure.fencing.web.doors import header, httpx, raise_for_refusal, requests, shown
 

@@ -11,8 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from tenure.errors import UsageError
-from tenure.fencing.guard import AsyncGuard, Guard, Section
-from tenure.fencing.places import Row, table
+from tenure.fencing.database.guard import AsyncGuard, Guard, Section
+from tenure.fencing.database.places import Row, table
 from tenure.fencing.rule import prove
 from tenure.runtimes.blocking import run
 from tenure.sql.dialects import DIALECTS

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from tenure.errors import SetupError, StoreUnavailable, TenureError, UsageError
+from tenure.fencing.database.places import table
 from tenure.fencing.doors import open as open_fence
-from tenure.fencing.places import table
 from tenure.fencing.rule import Fence
 from tenure.runtimes.blocking import run
 from tenure.sql.statements import statements

@@ -21,7 +21,7 @@ from tenure.runtimes.blocking import run
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from tenure.fencing.places import Place
+    from tenure.fencing.database.places import Place
     from tenure.fencing.rule import Holder, Proof
     from tenure.sql.ports import Database
     from tenure.sql.statements import Statement
