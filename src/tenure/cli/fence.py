@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
-from tenure.errors import SetupError, UsageError
+from tenure.cli.fence_place import reached
+from tenure.errors import SetupError
 from tenure.fencing import schema
 from tenure.fencing.rule import TOKEN_MAX
 from tenure.model import Grant
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
-
-    from tenure.fencing.desks import Desk
 
 CHUNK: Final = 1024 * 1024
 
@@ -67,26 +64,3 @@ def from_environment() -> Grant:
     if not 1 <= least <= largest <= TOKEN_MAX:
         raise SetupError(f"TENURE_TOKEN={token!r} and TENURE_FLOOR={floor!r} are no numbers of a lease")
     return Grant(name, largest, least, os.environ.get("TENURE_AUTHORITY", ""))
-
-
-@contextmanager
-def reached(options: argparse.Namespace) -> Iterator[tuple[Desk, str]]:
-    """Reach the place of the fence that the arguments name; and that place, for people to read.
-
-    Raises:
-        SetupError, StoreUnavailable: it cannot be reached.
-    """
-    from tenure.config import shown
-    from tenure.fencing import desks
-
-    if options.file is not None:
-        with desks.of_file(options.file) as desk:
-            yield desk, f"file {os.path.abspath(options.file)}"
-        return
-    with ExitStack() as stack:
-        try:
-            desk = stack.enter_context(desks.at_url(options.at))
-        except UsageError as error:
-            # Not the command line is wrong but what it was pointed at.
-            raise SetupError(str(error)) from error
-        yield desk, shown(options.at)

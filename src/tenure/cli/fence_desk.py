@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from tenure.cli import exits
 from tenure.cli.connect import connect, opened
-from tenure.cli.fence import reached
+from tenure.cli.fence_place import reached
 from tenure.cli.text import clean, complain, duration
 from tenure.errors import SetupError, UsageError
 from tenure.fencing.rule import Fence, Verdict, judge, prove, raised, refusal

@@ -27,7 +27,7 @@ from tenure.observe.log import logger
 from tenure.testing.actors import HANGS_S, Actor, Line, Play, Told, is_async, look
 from tenure.testing.clock import VirtualClock
 from tenure.testing.losing import pause
-from tenure.testing.verdicts import FIX, render
+from tenure.testing.verdicts import FIX, Schedule, render
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,13 +70,6 @@ class Drilled(NamedTuple):
     overtaken: int
     refused: int
     done: int
-
-
-class Schedule(NamedTuple):
-    """Where the holders are stopped; the second one nowhere if None."""
-
-    first: int
-    second: int | None
 
 
 def drill(

@@ -5,11 +5,10 @@ Promises: text, for people. Does not promise that it is stable.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from tenure.testing.actors import Line
-    from tenure.testing.drilling import Schedule
 
 LINES_MOST: Final = 200
 
@@ -32,6 +31,13 @@ FIX: Final = {
     "failed": "The path must work by itself, on any connection that connect() makes, before it can be overtaken.",
 }
 """By the kind of the failure."""
+
+
+class Schedule(NamedTuple):
+    """Where the holders are stopped; the second one nowhere if None."""
+
+    first: int
+    second: int | None
 
 
 def render(what: str, schedule: Schedule | None, timeline: tuple[Line, ...], fix: str) -> str:

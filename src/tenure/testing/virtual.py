@@ -8,7 +8,6 @@ another task than the one that waits.
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -20,8 +19,7 @@ from tenure.errors import UsageError
 from tenure.protocols.keep import keep
 from tenure.runtimes import native
 from tenure.runtimes.aio import AioRuntime
-from tenure.testing.works import Keeper, Life
-from tenure.testing.world import Park
+from tenure.testing.works import Keeper, Life, VirtualInbox
 
 if TYPE_CHECKING:
     import asyncio
@@ -47,29 +45,6 @@ JUMPS_MOST: Final = 200_000
 """Jumps of one wait: two days of a keeper that looks each second."""
 
 _NOBODY: Final = "nobody ends this wait"
-
-
-class VirtualInbox:
-    """As `ports.Inbox`, for a keeper that is stepped."""
-
-    def __init__(self) -> None:
-        self._items: deque[object] = deque()
-        self.until = float("-inf")
-
-    def put(self, item: object) -> None:
-        self._items.append(item)
-
-    def is_due(self, now: float) -> bool:
-        """Whether the keeper has something to do."""
-        return bool(self._items) or now >= self.until
-
-    async def get(self, until: Instant) -> list[object]:
-        self.until = until
-        await Park()
-        items = []
-        while self._items:
-            items.append(self._items.popleft())
-        return items
 
 
 class ThreadSignal:

@@ -10,15 +10,16 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from tenure.model import Instant
+from tenure.testing.world import Park
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from tenure.engines.memory import MemoryHub
-    from tenure.testing.virtual import VirtualInbox
 
 STEPS_MOST: Final = 10_000
 """Steps of keepers at one instant: more is a loop that makes no progress."""
@@ -29,6 +30,29 @@ class Life:
 
     def __init__(self) -> None:
         self.is_paused = False
+
+
+class VirtualInbox:
+    """As `ports.Inbox`, for a keeper that is stepped."""
+
+    def __init__(self) -> None:
+        self._items: deque[object] = deque()
+        self.until = float("-inf")
+
+    def put(self, item: object) -> None:
+        self._items.append(item)
+
+    def is_due(self, now: float) -> bool:
+        """Whether the keeper has something to do."""
+        return bool(self._items) or now >= self.until
+
+    async def get(self, until: Instant) -> list[object]:
+        self.until = until
+        await Park()
+        items = []
+        while self._items:
+            items.append(self._items.popleft())
+        return items
 
 
 class Keeper:
