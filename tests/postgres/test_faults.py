@@ -17,6 +17,7 @@ from tenure.model import LeaseState
 from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.protocols.ledger import Ledger
 from tenure.runtimes import native
+from tests.faces.faults import FAULTS, during
 from tests.faces.watched import SLACK, Attempt, Looped, Told, has_paid, waits
 from tests.postgres.rig import LONG, PATIENCE, PERIOD, TTL, listens, locked, through
 from tests.servers import clock, postgres
@@ -59,42 +60,9 @@ def client(
 # -- the network ------------------------------------------------------------------------------------------------------
 
 
-def cut(proxy: Proxy, how: Any) -> None:
-    """Close the connections while a request is on its way; it never arrives."""
-    proxy.hold("requests")
-    until(lambda: proxy.held("requests"), "a request is on its way")
-    assert proxy.cut(how) > 0
-    proxy.heal()
-
-
-def lose(proxy: Proxy, *what: Any) -> None:
-    """Let requests or replies disappear, and after them whatever else is sent on those connections."""
-    before = dict(proxy.dropped)
-    proxy.drop(*what)
-    until(lambda: any(proxy.dropped[one] > before[one] for one in what), "something is lost")
-    proxy.heal()
-
-
-FAULTS: Final[dict[str, Callable[[Proxy], object]]] = {
-    "reset": lambda proxy: cut(proxy, "rst"),
-    "end of stream": lambda proxy: cut(proxy, "fin"),
-    "half-open": lambda proxy: lose(proxy, "requests", "replies"),
-    "lost reply": lambda proxy: lose(proxy, "replies"),
-}
-
-
 @pytest.fixture(params=FAULTS)
 def fault(request: pytest.FixtureRequest) -> Callable[[Proxy], object]:
     return FAULTS[request.param]
-
-
-def during(fault: Callable[[Proxy], object], proxy: Proxy, do: Callable[[], Any]) -> Attempt[Any]:
-    """Do it, with a fault while its request is under way."""
-    hit = Attempt(lambda: (fault(proxy), True))
-    until(lambda: proxy._modes["replies"].value != "flow" or proxy._modes["requests"].value != "flow", "it is armed")
-    attempt = Attempt(do)
-    hit.outcome()
-    return attempt
 
 
 def test_an_acquire_through_a_fault_is_granted_with_one_claim(
