@@ -256,6 +256,7 @@ MUTANTS: Final = (
         "for other in group:\n            self.lose(",
         "for other in group[:0]:\n            self.lose(",
         faults="steal",
+        also=("for other in group:\n            other.lost", "for other in group[:0]:\n            other.lost"),
         options=TOGETHER,
     ),
     Mutant(

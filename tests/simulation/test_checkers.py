@@ -13,6 +13,7 @@ from tenure.testing.history import (
     Disaster,
     Ending,
     Entered,
+    Group,
     Held,
     History,
     Leftover,
@@ -50,6 +51,7 @@ def permits(many: int, limit: int) -> Mode:
 
 LATE = {"entitled": 20.0, "told": 20.0, "learnt": 20.001}
 CALM = (10.0, 100.0)
+A, B = ("c5.1", 1), ("c6.1", 1)
 
 BAD: list[tuple[Callable[[History], Any], History]] = [
     (checkers.unique_tokens, history(held(5, 1, 2), held(5, 3, 4))),
@@ -81,6 +83,11 @@ BAD: list[tuple[Callable[[History], Any], History]] = [
     (checkers.floors, history(held(5, 1, 4, floor=4))),
     (checkers.floors, history(held(5, 1, 4, SHARED), held(6, 2, 5, SHARED, floor=6))),
     (checkers.floors, history(held(5, 1, 2), held(6, 3, 4, SHARED, floor=5))),
+    (
+        checkers.lost_together,
+        history(held(5, 1, 2, ending=Ending.LOST), held(6, 1, 4, name="m"), groups=[Group(1.0, [A, B])]),
+    ),
+    (checkers.lost_together, history(held(5, 1, 2), held(6, 1, 4, name="m"), groups=[Group(3.0, [A, B])])),
     (checkers.delays, history(held(5, 1, 2, ending=Ending.LOST, delay=3.0), held(6, 3, 4))),
     (checkers.delays, history(held(5, 1, 2, SHARED, ending=Ending.CRASHED, delay=3.0), held(6, 3, 4))),
     (checkers.steals_take_one, history(thefts=[Theft(1.0, "n", 5, (6,))])),
@@ -96,6 +103,7 @@ BAD: list[tuple[Callable[[History], Any], History]] = [
 ]
 
 GOOD: list[History] = [
+    history(held(5, 1, 2), held(6, 1, 4, name="m"), groups=[Group(1.0, [A, B])]),
     history(held(5, 1, 2), held(6, 2, 3)),
     history(held(5, 1, 9, SHARED), held(6, 2, 9, SHARED, floor=5)),
     history(held(5, 1, 9, permits(1, 3)), held(6, 2, 9, permits(2, 3), floor=5)),

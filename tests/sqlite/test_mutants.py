@@ -168,7 +168,7 @@ MUTANTS: Final = (
 def copied(folder: Path) -> Path:
     """A copy of the tree, compiled files included, for most of it stays as it is."""
     tree = folder / "tenure"
-    shutil.copytree(Path(SRC) / "tenure", tree, ignore=shutil.ignore_patterns("testing", "cli"))
+    shutil.copytree(Path(SRC) / "tenure", tree, ignore=shutil.ignore_patterns("cli"))
     return tree
 
 

@@ -91,7 +91,7 @@ async def acquire(
         sent (A1). None if the wait is over: nothing is held.
 
     Raises:
-        StoreUnavailable: nothing is held.
+        StoreUnavailable: nothing is held, and nothing was queued; or its place was lost, and `until` has come.
         OutcomeUnknown: no answer came until `until`; whatever was granted is being given back.
         UsageError: the client was closed.
 
@@ -113,10 +113,15 @@ async def acquire(
                     ledger.emit(Granted(ask.name, claim.number, now - claim.asked_at, claim.deadline - now))
                     ledger.flush()
                 return claim
-        except BaseException:
+        except BaseException as error:
             # Also a cancellation, also Ctrl-C: handing it to the keeper never waits.
             ledger.abandon(claim)
-            raise
+            is_unavailable = isinstance(error, StoreUnavailable)
+            if not is_unavailable or is_first or (until is not None and ledger.runtime.now() >= until):
+                raise
+            # Whoever has lost its place in the queue asks until its wait is over, also while nobody answers (A3).
+            pause = await _pause(ledger, claim, pause)
+            continue
         if end is _OVER:
             ledger.abandon(claim)
             return None
