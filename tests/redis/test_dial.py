@@ -4,7 +4,7 @@ import contextlib
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import redis
@@ -12,9 +12,10 @@ import redis.asyncio
 import redis.sentinel
 from redis import exceptions
 
+from tenure.engines.address import Address
 from tenure.engines.redis import dial as dialing
 from tenure.engines.redis.clients import from_client
-from tenure.engines.redis.dial import Dialer, Link, access, dialer, explain
+from tenure.engines.redis.dial import Dialer, Link, Watched, access, dialer, explain
 from tenure.engines.redis.url import parse
 from tenure.errors import (
     IncompatibleStore,
@@ -366,6 +367,56 @@ def test_a_credential_provider_is_asked(server: RedisServer) -> None:
     client = redis.Redis(host=HOST, port=server.port, credential_provider=provider)
     with dialled(from_client(client)) as link:
         assert ask(link, "ACL", "WHOAMI") == "app"
+
+
+class Answers:
+    """A link that has one answer."""
+
+    def __init__(self, *answer: object) -> None:
+        self._answer = answer
+
+    def ask(self, *_: object) -> object:
+        return self._answer
+
+    def disconnect(self) -> None: ...
+
+
+class Doors:
+    """As `Access`, to servers that are slow, or refuse: each opens with what is next, and notes how long it may."""
+
+    def __init__(self, *comes: object) -> None:
+        self._comes = list(comes)
+        self.patience: list[float] = []
+
+    def open(self, _: object, until: float) -> object:
+        self.patience.append(until - time.monotonic())
+        one = self._comes.pop(0)
+        if isinstance(one, Exception):
+            raise one
+        return one
+
+    def shown(self, where: object) -> str:
+        return str(where)
+
+
+SENTINELS = [Address("one", 1), Address("two", 2), Address("three", 3)]
+
+
+def test_a_slow_master_that_several_sentinels_name_is_tried_again_with_the_time_that_is_left() -> None:
+    master = Answers(b"master")
+    servers = Doors(StoreUnavailable("slow"), master)
+    named: Any = Doors(*(Answers(b"m", b"6379") for _ in SENTINELS))
+    found = Watched(cast("Any", servers), SENTINELS, "tenure", named).dial(3.0)
+    assert cast("Any", found) is master
+    assert [round(patience, 1) for patience in servers.patience] == [1.5, 1.5]
+
+
+def test_a_master_that_will_never_let_us_in_is_asked_once() -> None:
+    servers = Doors(UnsafeSetup("wrong password"))
+    named: Any = Doors(*(Answers(b"m", b"6379") for _ in SENTINELS))
+    with pytest.raises(UnsafeSetup, match="wrong password"):
+        Watched(cast("Any", servers), SENTINELS, "tenure", named).dial(3.0)
+    assert len(servers.patience) == 1
 
 
 @pytest.mark.parametrize("module", [redis.sentinel, redis.asyncio.sentinel])

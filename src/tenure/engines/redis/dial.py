@@ -237,16 +237,17 @@ class Watched(Dialer):
         until = time.monotonic() + timeout
         sentinels = self._sentinels
         problems: list[TenureError] = []
-        tried: set[Address] = set()
+        refused: set[Address] = set()
         for place, sentinel in enumerate(sentinels):
-            # A sentinel that is silent, or that names a dead master, leaves the others their part of the time.
-            end = share(until, len(sentinels) - place)
+            left = len(sentinels) - place
             try:
-                master = self._ask(sentinel, end)
-                if master in tried:
+                # A sentinel that is silent leaves the others their part of the time.
+                master = self._ask(sentinel, share(until, left))
+                if master in refused:
                     continue
-                tried.add(master)
-                connection = self._connect(master, end)
+                # So does one that names a dead master; but several that name the same one may well be right, and it
+                # slow: then it is tried again with the time that is left.
+                connection = self._connect(master, share(until, min(left, 2)), refused)
             except (StoreUnavailable, SetupError) as error:
                 problems.append(error)
                 continue
@@ -270,9 +271,13 @@ class Watched(Dialer):
         host, port = answer
         return Address(host.decode(), int(port))
 
-    def _connect(self, master: Address, until: float) -> Link:
-        """Connect to a server that says of itself that it is a master."""
-        connection = self.access.open(master, until)
+    def _connect(self, master: Address, until: float, refused: set[Address]) -> Link:
+        """Connect to a server that says of itself that it is a master; one that will never let us in is noted."""
+        try:
+            connection = self.access.open(master, until)
+        except SetupError:
+            refused.add(master)
+            raise
         shown = self.access.shown(master)
         try:
             role = connection.ask("ROLE")[0]
