@@ -196,7 +196,13 @@ REGISTRY: dict[str, Registered] = {
         "redis://example", _redis, _SERVER, multi_process=True, conditional=_DURABLE, missing=redis.missing
     ),
     "rediss": Registered(
-        "rediss://example", _redis_tls, _SERVER, multi_process=True, conditional=_DURABLE, missing=_no_tls
+        "rediss://example",
+        _redis_tls,
+        _SERVER,
+        multi_process=True,
+        conditional=_DURABLE,
+        missing=_no_tls,
+        ttl_least=_HANDSHAKES_TTL,
     ),
     "redis+unix": Registered(
         "redis+unix:///example", _redis_unix, _SERVER, multi_process=True, conditional=_DURABLE, missing=redis.missing

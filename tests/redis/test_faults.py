@@ -107,8 +107,7 @@ def test_an_acquire_that_is_never_answered_is_unknown_and_nothing_is_left_of_it(
     proxy.drop("replies")
     with pytest.raises(OutcomeUnknown):
         client.lock("n", wait=0.5).acquire()
-    # Not a guess: the store did get it.
-    assert len(witness.inspect("n").holders) == 1
+    # Not a guess: the store did get it, as the control shows; but the keeper, whose requests pass, may have closed it.
     proxy.heal()
     until(lambda: has_paid(client), "the keeper has paid")
     assert witness.names() == []
