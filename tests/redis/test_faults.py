@@ -102,12 +102,15 @@ def test_a_try_and_an_inspection_after_all_connections_were_closed_are_answered(
 
 
 def test_an_acquire_that_is_never_answered_is_unknown_and_nothing_is_left_of_it(
-    client: AnyClient, witness: Client, proxy: Proxy
+    client: AnyClient, witness: Client, proxy: Proxy, server: RedisServer
 ) -> None:
+    last = ("HGET", "{tenure:0}:genesis", "last")
+    before = int(server.cli(*last))
     proxy.drop("replies")
     with pytest.raises(OutcomeUnknown):
         client.lock("n", wait=0.5).acquire()
-    # Not a guess: the store did get it, as the control shows; but the keeper, whose requests pass, may have closed it.
+    # Not a guess: the store did get it, and drew its number; the keeper, whose requests pass, may have closed it since.
+    assert int(server.cli(*last)) > before
     proxy.heal()
     until(lambda: has_paid(client), "the keeper has paid")
     assert witness.names() == []
