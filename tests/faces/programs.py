@@ -101,7 +101,7 @@ monkey.patch_all()
 import sys
 import gevent
 import tenure
-with tenure.Client(sys.argv[1], ttl=1) as client:
+with tenure.Client(sys.argv[1], ttl=4) as client:
     turns = []
     def worker():
         with client.lock("n", wait=10):
@@ -109,11 +109,14 @@ with tenure.Client(sys.argv[1], ttl=1) as client:
             gevent.sleep(0.001)
     gevent.joinall([gevent.spawn(worker) for _ in range(20)], raise_error=True, timeout=10)
     lease = client.lock("kept").acquire()
-    gevent.sleep(1.5)
+    gevent.sleep(4.5)
     print(len(turns), lease.held)
     lease.release()
 """
-"""Under gevent: twenty greenlets take turns, and a busy one keeps its lease."""
+"""Under gevent: twenty greenlets take turns, and a busy one keeps its lease.
+
+They share few connections, and each waits for one no longer than a sixth of the ttl: a long one, for a slow machine.
+"""
 
 QUIET = """
 client = Client(url, ttl=60)
