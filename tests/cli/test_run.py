@@ -175,6 +175,11 @@ def test_wrong_usage_is_64_and_one_line(alone: Cli, options: list[str]) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_a_command_without_its_dashes_is_told_where_they_go(alone: Cli) -> None:
+    assert "write `tenure run NAME -- COMMAND`" in alone("run", "a", "echo", "hello").stderr
+    assert "unrecognized arguments: --loud" in alone("run", "a", "--loud", "--", "true").stderr
+
+
 @pytest.mark.parametrize(
     ("url", "env"),
     [

@@ -193,7 +193,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         words, command = words[:cut], words[cut + 1 :]
     if words[:1] == ["help"]:
         words = [*words[1:2], "--help"]
-    options = parser.parse_args(words)
+    options, unknown = parser.parse_known_args(words)
+    if unknown and options.action == "run" and command is None and not unknown[0].startswith("-"):
+        parser.children["run"].error("the command comes after --: write `tenure run NAME -- COMMAND`")
+    if unknown:
+        parser.children.get(options.action, parser).error(f"unrecognized arguments: {' '.join(unknown)}")
     if options.action is None:
         parser.error(f"what shall be done? One of {', '.join(f'`{name}`' for name in parser.children)}")
     if options.action == "fence":
