@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, cast
@@ -15,7 +17,8 @@ from redis import exceptions
 from tenure.engines.address import Address
 from tenure.engines.redis import dial as dialing
 from tenure.engines.redis.clients import from_client
-from tenure.engines.redis.dial import Dialer, Link, Watched, access, dialer, explain
+from tenure.engines.redis.dial import Dialer, Link, Watched, access, dialer
+from tenure.engines.redis.explain import explain
 from tenure.engines.redis.url import parse
 from tenure.errors import (
     IncompatibleStore,
@@ -163,6 +166,12 @@ def test_an_untrusted_server_is_refused_unless_that_is_wanted(server: RedisServe
         dialer(parse(server.tls_url)).dial(PATIENCE)
     with dialled(f"{server.tls_url}?verify=none") as link:
         assert name_of(link) == "tenure"
+
+
+def test_only_the_authority_of_the_url_is_trusted(server: RedisServer, certificates: Certificates) -> None:
+    other = certificates.client  # some certificate that has signed nothing
+    with pytest.raises(UnsafeSetup, match="CERTIFICATE_VERIFY_FAILED"):
+        dialer(parse(f"{server.tls_url}?ca={other}")).dial(PATIENCE)
 
 
 def test_a_file_for_tls_that_cannot_be_read_is_named(server: RedisServer, tmp_path: Path) -> None:
@@ -529,3 +538,21 @@ def test_a_command_that_a_user_may_not_run_ends_a_script_and_leaves_what_it_wrot
             connection.call("EVAL", "redis.call('SET', 'a', 1) redis.call('LPUSH', 'l', 1)", 0)
         assert connection.call("EXISTS", "a") == 1
         assert type(explain(exceptions.ResponseError(str(caught.value)))) is OutcomeUnknown
+
+
+# -- without redis-py -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", ["redis://localhost", "redis+cluster://localhost"])
+def test_without_redis_py_the_error_names_what_to_install(url: str) -> None:
+    program = f"""
+import sys
+sys.modules["redis"] = None
+from tenure import Client, UsageError
+try:
+    Client({url!r})
+except UsageError as error:
+    print(error)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    assert "pip install 'tenure[redis]'" in ran.stdout

@@ -33,7 +33,7 @@ class Tls(NamedTuple):
     """How a connection is guarded.
 
     Attributes:
-        ca: a file of certificates that are trusted besides the system's.
+        ca: a file of certificates that are trusted instead of the system's.
         cert, key: this client's own certificate and its key; the key may be in the certificate's file.
         verify: False trusts any certificate, which guards against eavesdroppers only, not against impostors.
     """

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from tenure.engines.etcd.messages import AUTHENTICATE, data, fields, message
 from tenure.engines.etcd.pipe import INVALID_ARGUMENT, UNAUTHENTICATED, Pipe, Refused
+from tenure.engines.tls import context
 from tenure.errors import StoreUnavailable, UnsafeSetup
 from tenure.runtimes import native
 
@@ -42,7 +43,6 @@ class Dialer:
         # Clients begin at different nodes, so that one does not serve them all.
         self._order = random.sample(url.nodes, len(url.nodes))
         self._mutex = native.mutex()
-        self._context: ssl.SSLContext | None = None
 
     def dial(self, timeout: Seconds) -> Pipe:
         """Connect to the first node that answers.
@@ -84,13 +84,13 @@ class Dialer:
         return self._dial(address, time.monotonic() + timeout)
 
     def _dial(self, address: Address, end: float) -> Pipe:
-        context = self._tls()
+        guard = None if self._url.tls is None else context(self._url.tls, "h2")
         sock = socket.create_connection((address.host, address.port), max(0.001, end - time.monotonic()))
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if context is not None:
+            if guard is not None:
                 sock.settimeout(max(0.001, end - time.monotonic()))
-                sock = context.wrap_socket(sock, server_hostname=address.host)
+                sock = guard.wrap_socket(sock, server_hostname=address.host)
             pipe = Pipe(sock, address)
             pipe.greet(end)
             if pipe.http2.is_full:
@@ -101,27 +101,6 @@ class Dialer:
             sock.close()
             raise
         return pipe
-
-    def _tls(self) -> ssl.SSLContext | None:
-        tls = self._url.tls
-        if tls is None or self._context is not None:
-            return self._context
-        context = ssl.create_default_context()
-        context.set_alpn_protocols(["h2"])
-        if not tls.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        what = "ca"
-        try:
-            if tls.ca:
-                context.load_verify_locations(tls.ca)
-            what = "cert"
-            if tls.cert:
-                context.load_cert_chain(tls.cert, tls.key)
-        except OSError as error:  # ssl.SSLError is one
-            raise UnsafeSetup(f"url: what option {what} names cannot be used: {error}") from error
-        self._context = context
-        return context
 
     def _log_in(self, pipe: Pipe, end: float) -> None:
         request = message((1, self.login.username.encode()), (2, self.login.password.encode()))

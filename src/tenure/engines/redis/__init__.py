@@ -10,9 +10,11 @@ writes. The token protects.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from tenure.engines.redis.url import CLUSTER, parse
+from tenure.errors import UsageError
 
 if TYPE_CHECKING:
     from tenure.engines import Engine
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 def connect(url: str, namespace: str) -> Engine:
     """Make the engine of a URL of Redis; no I/O. Only a URL that is right imports redis-py."""
     parsed = parse(url)
+    try:
+        import_module("redis.connection")
+    except ImportError as missing:
+        raise UsageError("url: Redis needs redis-py 8 or later: pip install 'tenure[redis]'") from missing
     if parsed.kind == CLUSTER:
         from tenure.engines.redis.cluster import Cluster
         from tenure.engines.redis.dial import access

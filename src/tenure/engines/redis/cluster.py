@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 from redis.exceptions import RedisError, ResponseError
 
 from tenure.engines.address import Address
-from tenure.engines.redis.dial import Access, explain, share
+from tenure.engines.redis.dial import Access, share
+from tenure.engines.redis.explain import explain
 from tenure.engines.redis.life import Life
 from tenure.engines.redis.store import Wire, genesis_key
 from tenure.errors import OutcomeUnknown, SetupError, StoreUnavailable, UnsafeSetup

@@ -9,25 +9,22 @@ one. After READONLY or a lost connection, dial anew: the master is looked for ea
 from __future__ import annotations
 
 import abc
-import os
-import re
-import ssl
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-from tenure.engines.address import Address
-from tenure.engines.redis.url import CLUSTER, SENTINEL, UNIX
-from tenure.errors import IncompatibleStore, OutcomeUnknown, SetupError, StoreUnavailable, UnsafeSetup, UsageError
+from redis import connection as redis_connection
+from redis import exceptions
 
-try:
-    from redis import connection as redis_connection
-    from redis import exceptions
-except ImportError as missing:
-    raise UsageError("url: Redis needs redis-py 8 or later: pip install 'tenure[redis]'") from missing
+from tenure.engines.address import Address, Tls
+from tenure.engines.redis.explain import explain
+from tenure.engines.redis.url import CLUSTER, SENTINEL, UNIX
+from tenure.engines.tls import context
+from tenure.errors import SetupError, StoreUnavailable, UnsafeSetup
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Mapping, Sequence
 
     from tenure.engines.redis.url import Credentials, RedisUrl
@@ -37,7 +34,6 @@ if TYPE_CHECKING:
 CLIENT_NAME: Final = "tenure"
 """How CLIENT LIST shows our connections."""
 
-_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _SECRETS: Final = ("password", "ssl_password")
 
 
@@ -106,7 +102,16 @@ class _Tcp(_Timed, redis_connection.Connection):
 
 
 class _Tls(_Timed, redis_connection.SSLConnection):
-    """A TLS connection."""
+    """A TLS connection as redis-py guards it, which makes a context of its own for each."""
+
+
+class _Guarded(_Tls):
+    """A TLS connection with a context that others share."""
+
+    context: ssl.SSLContext
+
+    def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
+        return self.context.wrap_socket(sock, server_hostname=self.host)
 
 
 class _Unix(_Timed, redis_connection.UnixDomainSocketConnection):
@@ -118,7 +123,14 @@ class Access:
 
     __slots__ = ("_db", "_options", "_tls")
 
-    def __init__(self, options: Mapping[str, Any], *, db: int = 0, tls: bool = False) -> None:
+    def __init__(self, options: Mapping[str, Any], *, db: int = 0, tls: Tls | bool = False) -> None:
+        """Note it.
+
+        Args:
+            options: what redis-py's connections take.
+            db: the database's number.
+            tls: how connections are guarded, or that they are, by redis-py's own options.
+        """
         self._options = {name: value for name, value in options.items() if value is not None}
         self._db = db
         self._tls = tls
@@ -149,12 +161,9 @@ class Access:
             StoreUnavailable, UnsafeSetup, IncompatibleStore: nothing was asked.
         """
         shown = self.shown(where)
-        for name in _FILES if self._tls else ():
-            path = self._options.get(name)
-            if path is not None and not os.access(path, os.R_OK):
-                raise UnsafeSetup(f"{shown}: the file for TLS {path!r} ({name}) cannot be read")
+        guard = context(self._tls) if isinstance(self._tls, Tls) else None
         try:
-            connection = self._made(where)
+            connection = self._made(where, guard)
             connection.until = until
             try:
                 connection.connect()
@@ -166,12 +175,16 @@ class Access:
             raise explain(error, sent=False, at=shown) from error
         return connection
 
-    def _made(self, where: Address | str) -> Any:
+    def _made(self, where: Address | str, guard: ssl.SSLContext | None) -> Any:
         # No driver_info: it costs two requests, to tell the server which library this is.
         more: dict[str, Any] = {"db": self._db, "driver_info": None, "redis_connect_func": _Timed.introduce}
         if isinstance(where, str):
             return cast("Any", _Unix)(path=where, **self._options, **more)
-        return cast("Any", _Tls if self._tls else _Tcp)(host=where.host, port=where.port, **self._options, **more)
+        if guard is None:
+            return cast("Any", _Tls if self._tls else _Tcp)(host=where.host, port=where.port, **self._options, **more)
+        guarded = cast("Any", _Guarded)(host=where.host, port=where.port, **self._options, **more)
+        guarded.context = guard
+        return guarded
 
     def _redact(self, error: BaseException | None) -> None:
         """Strike secrets out of an error and its causes: a server may repeat what it did not understand."""
@@ -302,7 +315,7 @@ def share(until: float, among: int) -> float:
 
 def access(url: RedisUrl) -> Access:
     """The login and the guard that a URL gives for the servers that hold the locks; no I/O."""
-    return Access(_options(url, url.login), db=url.db, tls=url.tls is not None)
+    return Access(_options(url, url.login), db=url.db, tls=url.tls or False)
 
 
 def dialer(url: RedisUrl) -> Dialer:
@@ -316,105 +329,10 @@ def dialer(url: RedisUrl) -> Dialer:
     if url.kind == UNIX:
         return Standalone(access(url), cast("str", url.path))
     if url.kind == SENTINEL:
-        sentinel_access = Access(_options(url, url.sentinel_login), tls=url.tls is not None)
+        sentinel_access = Access(_options(url, url.sentinel_login), tls=url.tls or False)
         return Watched(access(url), url.hosts, cast("str", url.service), sentinel_access)
     return Standalone(access(url), url.hosts[0])
 
 
 def _options(url: RedisUrl, login: Credentials) -> dict[str, Any]:
-    options: dict[str, Any] = {"username": login.username, "password": login.password, "protocol": url.protocol}
-    if url.tls is not None:
-        options |= {
-            "ssl_ca_certs": url.tls.ca,
-            "ssl_certfile": url.tls.cert,
-            "ssl_keyfile": url.tls.key,
-            "ssl_cert_reqs": "required" if url.tls.verify else "none",
-            "ssl_check_hostname": url.tls.verify,
-        }
-    return options
-
-
-# -- what an error means --------------------------------------------------------------------------------------------
-
-_LATER: Final = frozenset(
-    {
-        "LOADING", "MASTERDOWN", "READONLY", "BUSY", "OOM", "MISCONF", "NOREPLICAS", "NOSCRIPT", "ASK", "TRYAGAIN",
-        "CLUSTERDOWN",
-    }
-)  # fmt: skip
-_NEVER: Final = frozenset({"WRONGPASS", "NOAUTH", "NOPERM", "NOPROTO", "MOVED", "CROSSSLOT"})
-_NOT_BEGUN: Final = ("max number of clients reached", "Script killed by user")
-_AT_THE_FIRST_WRITE: Final = frozenset({"OOM", "MISCONF", "READONLY", "NOREPLICAS"})
-_CODE: Final = re.compile(r"[A-Z]{2,}(?= |$)")
-_HINTS: Final = {
-    "MOVED": "this server is a node of a cluster; use redis+cluster://",
-    "CROSSSLOT": "this server is a node of a cluster; use redis+cluster://",
-    "READONLY": "this server is no master (any more)",
-    "WRONGPASS": "the user's name or password is wrong",
-    "NOAUTH": "the server wants a password, and the URL has none",
-}
-
-
-def explain(error: BaseException, *, sent: bool = True, at: str = "") -> TenureError:
-    """Say what an error of redis-py leaves known about a request.
-
-    | what came | the request | raised |
-    |---|---|---|
-    | no connection, or a lost one, or no reply in time, before anything was sent | had no effect | StoreUnavailable |
-    | the same after it was sent | perhaps had its effect | OutcomeUnknown |
-    | LOADING, MASTERDOWN, BUSY, NOSCRIPT, max number of clients: not begun | had no effect | StoreUnavailable |
-    | ASK, TRYAGAIN, CLUSTERDOWN: a cluster on the move, not begun | had no effect | StoreUnavailable |
-    | READONLY, OOM, MISCONF, NOREPLICAS, also from within a script | had no effect | StoreUnavailable |
-    | a script killed by SCRIPT KILL, which only kills what wrote nothing | had no effect | StoreUnavailable |
-    | WRONGPASS, NOAUTH, NOPERM, an unknown command, an untrusted certificate | never will have | UnsafeSetup |
-    | MOVED, CROSSSLOT: it is a cluster; only a cluster's client can know better | never will have | UnsafeSetup |
-    | not Redis's protocol, when connecting | never will have | IncompatibleStore |
-    | any other error of a script: earlier writes stand | perhaps had part of it | OutcomeUnknown |
-    | not Redis's protocol, or an unknown error | perhaps had its effect | OutcomeUnknown |
-
-    READONLY, OOM, MISCONF and NOREPLICAS come at a script's first write command or not at all: once one has run, the
-    server lets the script finish (`SCRIPT_WRITE_DIRTY` in script.c; seen on 7.0.15). A command that a user may not run
-    is different: the script ends there, and what it wrote before stands (ERR "The user executing the script can't").
-
-    Args:
-        error: what redis-py raised, an `OSError`, or a server's error whose text begins with its code.
-        sent: the request was, or may have been, sent.
-        at: the server, for people.
-    """
-    code, text = _reply(error)
-    hint = _HINTS.get(code, "")
-    message = ": ".join(part for part in (at, hint, text) if part)
-    in_script = "@user_script" in text or "Error running script" in text
-    if (code in _LATER and (not in_script or code in _AT_THE_FIRST_WRITE)) or any(
-        phrase in text for phrase in _NOT_BEGUN
-    ):
-        return StoreUnavailable(message)
-    if not in_script and (code in _NEVER or text.startswith("ERR unknown command")):
-        return UnsafeSetup(message)
-    if isinstance(error, exceptions.AuthenticationError) or _is_untrusted(error):
-        return UnsafeSetup(message)
-    if code and isinstance(error, exceptions.ConnectionError):
-        return StoreUnavailable(message)  # an answer instead of the service, such as "max number of clients reached"
-    if sent:
-        return OutcomeUnknown(message)
-    if isinstance(error, exceptions.InvalidResponse):
-        return IncompatibleStore(f"{at}: this is no Redis server: {text}" if at else text)
-    return UnsafeSetup(message) if code else StoreUnavailable(message)
-
-
-def _reply(error: BaseException) -> tuple[str, str]:
-    """The code that a server's error begins with, "" for other errors; and the whole text."""
-    text = str(error) or type(error).__name__
-    code: str | None = getattr(error, "status_code", None)
-    if code is not None:
-        return code, f"{code} {text}"  # redis-py cut it off
-    found = _CODE.match(text)
-    return (found[0] if found else ""), text
-
-
-def _is_untrusted(error: BaseException) -> bool:
-    """redis-py makes a ConnectionError of it, as if trying again could help."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
-        cause = cause.__cause__ or cause.__context__
-    return cause is not None
+    return {"username": login.username, "password": login.password, "protocol": url.protocol}

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from redis.exceptions import ResponseError
 
-from tenure.engines.redis.dial import Watched, explain
+from tenure.engines.redis.dial import Watched
+from tenure.engines.redis.explain import explain
 from tenure.engines.redis.pipe import Pipe
 from tenure.engines.redis.scripts import command
 from tenure.engines.redis.store import genesis_key

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
 from redis.exceptions import ResponseError
 
 from tenure.engines.redis.cluster import Node, Partition, RoutedWire, W, is_moving
-from tenure.engines.redis.dial import explain
+from tenure.engines.redis.explain import explain
 from tenure.engines.redis.life import ASK, FORMAT, QUESTIONS
 from tenure.engines.redis.scripts import command, script_on_cluster
 from tenure.engines.redis.store import RedisStore, genesis_key

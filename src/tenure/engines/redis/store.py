@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from redis.exceptions import ResponseError
 
-from tenure.engines.redis.dial import explain
+from tenure.engines.redis.explain import explain
 from tenure.engines.redis.life import ASK, FORMAT, PLAIN_FORMAT, QUESTIONS, SPOKEN
 from tenure.engines.redis.scripts import command, script, script_beside
 from tenure.errors import IncompatibleStore, OutcomeUnknown, StoreUnavailable, UnsafeSetup

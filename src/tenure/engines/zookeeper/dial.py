@@ -8,7 +8,6 @@ Does not promise that looking up a host's name ends in time: the C library has i
 from __future__ import annotations
 
 import encodings.idna  # noqa: F401 - getaddrinfo imports it late, perhaps while another thread forks
-import os
 import socket
 import ssl
 import struct
@@ -16,6 +15,7 @@ import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from tenure.engines.tls import context
 from tenure.engines.zookeeper import jute
 from tenure.errors import StoreUnavailable, UnsafeSetup
 from tenure.runtimes import native
@@ -60,29 +60,6 @@ class Dialer:
             # By name: only who asks for it needs its library.
             self._handshake = import_module("tenure.engines.zookeeper.sasl").handshake
 
-    def context(self) -> ssl.SSLContext | None:
-        """How TLS is done.
-
-        Raises:
-            UnsafeSetup: a file cannot be read, or is none of the kind.
-        """
-        tls = self.url.tls
-        if tls is None:
-            return None
-        for path in (tls.ca, tls.cert, tls.key):
-            if path is not None and not os.access(path, os.R_OK):
-                raise UnsafeSetup(f"{self.url.shown}: the file for TLS {path!r} cannot be read")
-        try:
-            made = ssl.create_default_context(cafile=tls.ca)
-            if tls.cert is not None:
-                made.load_cert_chain(tls.cert, tls.key)
-        except (ssl.SSLError, OSError) as error:
-            raise UnsafeSetup(f"{self.url.shown}: a file for TLS is not usable: {error}") from error
-        if not tls.verify:
-            made.check_hostname = False
-            made.verify_mode = ssl.CERT_NONE
-        return made
-
     def plain(self, address: Address, timeout: Seconds) -> socket.socket:
         """A connection without a session.
 
@@ -91,13 +68,13 @@ class Dialer:
             UnsafeSetup: the server's certificate, or ours, is not accepted.
         """
         end = time.monotonic() + timeout
-        context = self.context()
+        guard = None if self.url.tls is None else context(self.url.tls)
         sock = socket.create_connection((address.host, address.port), timeout)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if context is not None:
+            if guard is not None:
                 sock.settimeout(max(0.001, end - time.monotonic()))
-                sock = context.wrap_socket(sock, server_hostname=address.host)
+                sock = guard.wrap_socket(sock, server_hostname=address.host)
         except ssl.SSLCertVerificationError as error:
             sock.close()
             raise UnsafeSetup(f"{address}: its certificate is not accepted: {error.verify_message}") from error

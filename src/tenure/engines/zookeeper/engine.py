@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tenure.engines import Engine
+from tenure.engines.tls import context
 from tenure.engines.zookeeper.doctor import examine
 from tenure.engines.zookeeper.hub import Hub
 from tenure.engines.zookeeper.layout import Layout
@@ -36,7 +37,8 @@ class ZooKeeperEngine(Engine):
         self._hub = Hub(dialer, self._layout)
 
     def open(self) -> None:
-        self._dialer.context()
+        if self._dialer.url.tls is not None:
+            context(self._dialer.url.tls)
 
     def examine(self, ttl: Seconds) -> Examination:
         found = examine(self._dialer, self._layout, ttl)
