@@ -148,7 +148,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "B7", "a number far ahead of the clock is accepted", "test_numbers.py::test_a_last_number_more_than_a_day_ahead_of_the_clock_is_refused_at_open",
-        ((DATABASE, "if ahead > DAY_US:", "if False:"),),
+        ((DATABASE, "    refuse_future(genesis.last", "    lambda: refuse_future(genesis.last"),),
     ),
     Mutant(
         "B12", "the format is not compared", "test_database.py::test_a_format_that_another_process_raises_stops_the_next_step_and_changes_nothing_else",

@@ -8,8 +8,10 @@ Does not promise that the set-up stays as it was found.
 from __future__ import annotations
 
 import json
+import statistics
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from tenure.engines import diagnosis
 from tenure.engines.etcd.facts import Facts, Node, ask, ask_node
 from tenure.engines.etcd.keys import whole_ttl
 from tenure.errors import StoreUnavailable, UnsafeSetup
@@ -18,9 +20,6 @@ from tenure.findings import Examination, Finding, Grade
 if TYPE_CHECKING:
     from tenure.engines.etcd.dial import Dialer
     from tenure.model import Seconds
-
-TRIPS_LEAST: Final = 20
-"""Round trips that fit into the patience of a renewal, or a busy network makes it fail."""
 
 SIZE_MOST: Final = 1_600_000_000
 """Bytes of a database from which on etcd's default quota of 2 GB is near; full, it refuses every write."""
@@ -259,18 +258,9 @@ def lease_ttl(facts: Facts, ttl: Seconds) -> Finding:
 
 
 def round_trip(facts: Facts, ttl: Seconds) -> Finding:
-    """Whether a renewal has time."""
-    median = facts.trips[len(facts.trips) // 2]
-    found = f"{median * 1e3:.2f} ms, at most {facts.trips[-1] * 1e3:.2f} ms in {len(facts.trips)}"
-    if median * TRIPS_LEAST <= max(ttl, facts.granted) / 6:
-        return Finding("round trip", Grade.OK, found)
-    return Finding(
-        "round trip",
-        Grade.WARNING,
-        found,
-        f"A renewal is given up after {ttl / 6:.2g} s, and there is little time to repeat it.",
-        f"A ttl of {6 * TRIPS_LEAST * median:.1f} s or more.",
-    )
+    """Whether a renewal has time for what networks do."""
+    trips = facts.trips
+    return diagnosis.round_trip(statistics.median(trips), max(trips), len(trips), max(ttl, facts.granted))
 
 
 def login(facts: Facts) -> Finding:

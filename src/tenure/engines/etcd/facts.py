@@ -79,7 +79,7 @@ def ask(dialer: Dialer, namespace: str, ttl: Seconds) -> Facts:
             voters,
             _alarms(pipe, dialer),
             _granted(pipe, dialer, ttl),
-            tuple(sorted(trips)),
+            tuple(trips),
             value,
             _has_auth(pipe, dialer),
             dialer.is_guarded,

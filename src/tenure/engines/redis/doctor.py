@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from tenure.engines import diagnosis
 from tenure.engines.redis.facts import Facts, Questions, Server, ask_all, needed
 from tenure.engines.redis.life import SPOKEN
 from tenure.engines.redis.losses import (
@@ -20,7 +21,6 @@ from tenure.engines.redis.losses import (
     replication,
 )
 from tenure.engines.redis.partitions import SPOKEN_ON_CLUSTERS
-from tenure.engines.redis.store import DAY_US
 from tenure.engines.redis.transport_blocking import CONNECTIONS_MOST
 from tenure.errors import UnsafeSetup
 from tenure.findings import Examination, Finding, Grade
@@ -35,12 +35,6 @@ CONDITIONAL: Final = frozenset({"durable_tokens"})
 
 OLDEST: Final = (6, 2)
 """The oldest Redis on which tenure's scripts are known to work."""
-
-OFFSET_MOST: Final = 0.5
-"""Seconds by which two clocks that are kept by NTP never differ."""
-
-TRIPS_LEAST: Final = 20
-"""Round trips that fit into the patience of a renewal, or a busy network makes it fail."""
 
 FULL: Final = 0.9
 """The share of the connections from which on they are nearly used up."""
@@ -198,23 +192,9 @@ def _grant(server: Server, rules: str) -> str:
 
 def clock_offset(facts: Facts, ttl: Seconds) -> Finding:
     """How far the server's clock is from this host's."""
-    offset, error = facts.timing.offset, facts.timing.error
-    if offset is None:
+    if facts.timing.offset is None:
         return Finding("clock_offset", Grade.INFO, "not known: this user may not use TIME")
-    found = f"the server's clock is {offset:+.4f} s from this host's (± {error:.4f} s)"
-    # What is certain: the round trip may have been slow in one direction only.
-    certain = max(0.0, abs(offset) - error)
-    if certain <= min(OFFSET_MOST, ttl / 10):
-        return Finding("clock_offset", Grade.OK, found)
-    return Finding(
-        "clock_offset",
-        Grade.DANGER if certain > ttl / 10 else Grade.WARNING,
-        found,
-        "One of the two is wrong. Sessions end by the server's clock: when it is set, or after a fail-over to a server "
-        "with another one, leases end early or late by so much; and tokens that follow a clock which is ahead fall if "
-        "the store is then lost.",
-        "Let NTP or chrony keep the clocks of all hosts.",
-    )
+    return diagnosis.clock_offset(facts.timing.offset, facts.timing.error, ttl)
 
 
 def numbers(facts: Facts) -> Finding:
@@ -223,25 +203,12 @@ def numbers(facts: Facts) -> Finding:
         return Finding("numbers", Grade.INFO, f"not known: the keys of namespace {facts.namespace!r} cannot be read")
     if facts.record is None:
         return Finding("numbers", Grade.OK, f"namespace {facts.namespace!r} has not been used yet")
-    here_us = int(native.utc() * 1e6)
-    ahead_us = facts.record.last - here_us - int((facts.timing.offset or 0.0) * 1e6)
-    if max(ahead_us, facts.record.last - here_us) > DAY_US:
-        return Finding(
-            "numbers",
-            Grade.DANGER,
-            f"the largest token is {(facts.record.last - here_us) / DAY_US:.1f} days ahead of this host's clock",
-            "Clients refuse to open: one of the clocks was, or is, wrong.",
-            "Set the clock, or use another namespace if the numbers came from a wrong one.",
-        )
-    if ahead_us <= 0:
-        return Finding("numbers", Grade.OK, "the largest token is not ahead of the server's clock")
-    return Finding(
-        "numbers",
-        Grade.WARNING,
-        f"the largest token is {ahead_us / 1e6:.3f} s ahead of the server's clock",
-        "Tokens keep rising while the server keeps its data; if it loses them before its clock has caught up, they "
-        "fall.",
-        "Set the server's clock right, and do not restart the server until then.",
+    return diagnosis.numbers(
+        facts.record.last,
+        int(native.utc() * 1e6),
+        facts.timing.offset or 0.0,
+        apart="namespace",
+        advice="Set the server's clock right, and do not restart the server until then.",
     )
 
 
@@ -286,20 +253,7 @@ def plain_keys(facts: Facts) -> tuple[Finding, ...]:
 
 def round_trip(facts: Facts, ttl: Seconds) -> Finding:
     """Whether a renewal has time for what networks do."""
-    median, worst, samples, *_ = facts.timing
-    found = f"median {median * 1e3:.2f} ms, worst {worst * 1e3:.2f} ms of {samples}; ttl {ttl:g} s"
-    patience = ttl / 6
-    if median * TRIPS_LEAST <= patience:
-        return Finding("round_trip", Grade.OK, found)
-    hopeless = median >= patience
-    return Finding(
-        "round_trip",
-        Grade.DANGER if hopeless else Grade.WARNING,
-        found,
-        f"A renewal waits {patience:.3g} s (ttl/6) for its answer, which is "
-        + ("less than one round trip: each fails." if hopeless else f"{patience / median:.0f} round trips."),
-        f"A ttl of {median * TRIPS_LEAST * 6:.2g} s or more.",
-    )
+    return diagnosis.round_trip(facts.timing.median, facts.timing.worst, facts.timing.samples, ttl)
 
 
 def transport(facts: Facts) -> Finding:

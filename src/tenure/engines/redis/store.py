@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from redis.exceptions import ResponseError
 
+from tenure.engines.diagnosis import refuse_future
 from tenure.engines.redis.explain import explain
 from tenure.engines.redis.life import ASK, FORMAT, PLAIN_FORMAT, QUESTIONS, SPOKEN
 from tenure.engines.redis.scripts import command, script, script_beside
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 
 HASH: Final = "crc32"
 """How names are spread over partitions: zlib's CRC-32 of the name's UTF-8, modulo their number. Part of the format."""
-
-
-DAY_US: Final = 86_400_000_000
 
 ADOPT_MOST: Final = 3
 """How often one step adopts a genesis record that has changed under it."""
@@ -291,13 +289,8 @@ class RedisStore:
                 in_force=int(found),
                 spoken=SPOKEN,
             )
-        ahead = int(last) - int(native.utc() * 1e6)
-        if ahead > DAY_US:
-            raise UnsafeSetup(
-                f"the largest token given is {ahead / DAY_US:.1f} days ahead of this host's clock (the server's is "
-                f"{(int(clock) / 1e6 - native.utc()):+.1f} s from it): one of them is wrong. Set the clock, or use "
-                "another namespace if its numbers came from a wrong one"
-            )
+        here = native.utc()
+        refuse_future(int(last), int(here * 1e6), "use another namespace", offset=int(clock) / 1e6 - here)
         self._life.adopt(_text(store_id), int(found), _text(plain))
 
     # -- replies ----------------------------------------------------------------------------------------------------

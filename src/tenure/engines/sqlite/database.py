@@ -17,6 +17,7 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from tenure.engines.diagnosis import refuse_future
 from tenure.engines.queue import At, Steps, at_
 from tenure.engines.sqlite.clock import boot_ns, boot_us, clock_id, same_boot
 from tenure.engines.sqlite.endpoint import Presence, presence
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     from tenure.engines.sqlite.files import Home
 
 R = TypeVar("R")
-
-DAY_US: Final = 86_400_000_000
 
 BUSY_PAUSE: Final = 0.001
 """Seconds between tries while a program that knows no guard has the file locked."""
@@ -337,12 +336,7 @@ def _prepare(connection: sqlite3.Connection) -> Genesis:
     genesis = Genesis(*do("SELECT format, id, clock, last, ceiling FROM genesis").fetchone())
     if [type(value) for value in genesis] != [int, str, str, int, int]:
         raise IncompatibleStore(f"the file is damaged: its first record is {tuple(genesis)}", spoken=SPOKEN)
-    ahead = genesis.last - int(native.utc() * 1e6)
-    if ahead > DAY_US:
-        raise UnsafeSetup(
-            f"the largest token given is {ahead / DAY_US:.1f} days ahead of this host's clock: one of them is wrong. "
-            "Set the clock, or move the file away if its numbers came from a wrong one"
-        )
+    refuse_future(genesis.last, int(native.utc() * 1e6), "move the file away")
     return genesis
 
 

@@ -8,11 +8,13 @@ Does not promise that the set-up stays as it was found.
 from __future__ import annotations
 
 import re
+import statistics
 from typing import TYPE_CHECKING, Final
 
+from tenure.engines import diagnosis
 from tenure.engines.zookeeper.facts import Facts, Server, ask_all
 from tenure.engines.zookeeper.layout import SPOKEN
-from tenure.engines.zookeeper.seat import BEATS_PER_TTL, TICKS_LEAST
+from tenure.engines.zookeeper.seat import TICKS_LEAST
 from tenure.findings import Examination, Finding, Grade
 
 if TYPE_CHECKING:
@@ -25,9 +27,6 @@ OLDEST: Final = (3, 5, 3)
 
 LISTS_OWN: Final = (3, 6)
 """The first that tells which nodes are a session's."""
-
-TRIPS_LEAST: Final = 20
-"""Round trips that fit into the patience of a renewal, or a busy network makes it fail."""
 
 CONNECTIONS_LEAST: Final = 60
 """Per host; a server's default. A client has one, and another for each lock_delay in use."""
@@ -263,18 +262,9 @@ def transport(facts: Facts) -> Finding:
 
 
 def round_trip(facts: Facts, ttl: Seconds) -> Finding:
-    """How long a question takes, against the patience of a renewal."""
-    patience = max(ttl, facts.granted) / BEATS_PER_TTL
-    found = f"{facts.median * 1e6:.0f} µs for a read (worst of {len(facts.trips)}: {max(facts.trips) * 1e6:.0f} µs)"
-    if facts.median * TRIPS_LEAST > patience:
-        return Finding(
-            "round_trip",
-            Grade.WARNING,
-            found,
-            f"A renewal is given up after {patience:g} s; a busy network will make it fail.",
-            "Use a longer ttl, or servers that are nearer.",
-        )
-    return Finding("round_trip", Grade.OK, found)
+    """Whether a renewal has time for what networks do."""
+    trips = facts.trips
+    return diagnosis.round_trip(statistics.median(trips), max(trips), len(trips), max(ttl, facts.granted))
 
 
 def connections(facts: Facts) -> Finding:

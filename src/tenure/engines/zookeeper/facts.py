@@ -8,7 +8,6 @@ Does not promise to see every member of the ensemble: it asks those that the URL
 from __future__ import annotations
 
 import re
-import statistics
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -77,11 +76,6 @@ class Facts(NamedTuple):
     has_login: bool
     is_local: bool
     tick: Seconds
-
-    @property
-    def median(self) -> Seconds:
-        """Of the round trips."""
-        return statistics.median(self.trips)
 
     def setting(self, name: str) -> str | None:
         """A setting of the first server that tells."""
