@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tenure.engines.memory import MemoryTables
-from tenure.engines.queue import At, Glance, Steps
+from tenure.engines.queue import At, Steps
 from tenure.engines.sqlite import tables
 from tenure.model import EXCLUSIVE, SHARED, Instant, Kind, Mode
 from tenure.ports import ClaimRef, Closing, Entry, Place, SessionCard
@@ -19,6 +19,8 @@ from tests.sqlite.rig import Store
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from tenure.engines.tables import Glance
 
 SESSIONS = ("anne", "bob", "carol", "dora")
 NAMES = ("n", "m")

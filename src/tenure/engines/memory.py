@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
 
 from tenure.engines import Engine
-from tenure.engines.queue import At, ClaimRow, Glance, Steps
+from tenure.engines.queue import At, Steps
 from tenure.engines.stepping import StepStore
+from tenure.engines.tables import ClaimRow, Glance
 from tenure.errors import UnsafeSetup, UsageError
 from tenure.model import ALONE, NUMBER_MAX, Mode
 from tenure.ports import SessionCard

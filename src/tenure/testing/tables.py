@@ -14,7 +14,7 @@ from tenure.testing.history import FOREVER, History, Place, compatible
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tenure.engines.queue import ClaimRow
+    from tenure.engines.tables import ClaimRow
     from tenure.ports import Entry
     from tenure.testing.world import World
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
-from tenure.engines.queue import Glance
+from tenure.engines.tables import Glance
 from tenure.errors import IncompatibleStore, UnsafeSetup
 from tenure.model import EXCLUSIVE, NUMBER_MAX, SHARED, Kind, Mode
 from tenure.ports import SessionCard
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Iterator
 
-    from tenure.engines.queue import ClaimRow
+    from tenure.engines.tables import ClaimRow
     from tenure.ports import ClaimRef, Entry
 
 FORMAT: Final = 1
