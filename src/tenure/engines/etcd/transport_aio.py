@@ -2,7 +2,6 @@
 
 Promises: requests of one turn of the loop go out in one write; a cancelled request's stream is given up, and the
 connection stays in order.
-Does not promise to work on a loop that cannot watch sockets (Windows' proactor loop).
 """
 
 from __future__ import annotations
@@ -10,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from tenure.engines.connecting_aio import Connecting
 from tenure.engines.etcd.mailbox import EtcdMailbox
 from tenure.engines.etcd.pipe import Refused
 from tenure.engines.listening_aio import ByTask
@@ -38,14 +37,12 @@ class _Request:
         self.sent_at = 0.0
 
 
-class AioWire:
+class AioWire(Connecting["Pipe"]):
     """As `store.Wire`. Belongs to one loop; made in any thread."""
 
     def __init__(self, dialer: Dialer, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
         self._dialer = dialer
-        self._loop = loop
-        self._pipe: Pipe | None = None
-        self._opening: asyncio.Future[Pipe] | None = None
         self._requests: dict[int, _Request] = {}
         self._backlog: deque[_Request] = deque()
         """Not begun: the server allows no more streams."""
@@ -55,7 +52,12 @@ class AioWire:
         self._is_full = False
         """The loop watches for when the kernel takes more."""
         self._heard_at = 0.0
-        self._is_shut = False
+
+    def _dial(self, timeout: Seconds) -> Pipe:
+        return self._dialer.dial(timeout)
+
+    def _is_connected(self) -> bool:
+        return self._pipe is not None and not self._pipe.http2.is_spent
 
     async def exchange(self, path: str, message: bytes, timeout: Seconds) -> list[bytes]:
         """As `Wire.exchange`.
@@ -63,7 +65,7 @@ class AioWire:
         Cancellation: safe; the request may still have its effect.
         """
         end = time.monotonic() + timeout
-        if self._pipe is None or self._pipe.http2.is_spent:
+        if not self._is_connected():
             await self._connect(timeout)
         request = _Request(self._loop.create_future(), path, message)
         self._backlog.append(request)
@@ -76,30 +78,6 @@ class AioWire:
             raise
         finally:
             timer.cancel()
-
-    async def _connect(self, timeout: Seconds) -> None:
-        while self._pipe is None or self._pipe.http2.is_spent:
-            if self._is_shut:
-                raise StoreUnavailable("this client was closed")
-            if self._opening is None or self._opening.done():
-                # Connecting blocks, and the loop must not. Shielded: a cancelled caller does not cancel it for others.
-                self._opening = self._loop.run_in_executor(None, self._dialer.dial, timeout)
-                self._opening.add_done_callback(self._opened)
-            await asyncio.shield(self._opening)
-
-    def _opened(self, opening: asyncio.Future[Pipe]) -> None:
-        if opening.cancelled() or opening.exception() is not None:
-            return  # whoever waits is told
-        pipe = opening.result()
-        if self._is_shut:
-            pipe.close()
-            return
-        if self._pipe is not None:
-            # It takes no more streams; what is under way on it has had its time.
-            self._fail(OutcomeUnknown("the server went away during a request"))
-        pipe.unblock()
-        self._pipe = pipe
-        self._loop.add_reader(pipe.fileno(), self._read)
 
     def _begin(self) -> None:
         """Open streams for what waits, as far as the server allows it."""
@@ -196,12 +174,7 @@ class AioWire:
 
     def _fail(self, error: OutcomeUnknown) -> None:
         """Give the connection up: whatever was under way may or may not have had its effect."""
-        pipe, self._pipe = self._pipe, None
-        if pipe is not None:
-            with suppress(OSError, ValueError):
-                self._loop.remove_reader(pipe.fileno())
-                self._loop.remove_writer(pipe.fileno())
-            pipe.close()
+        self._hang_up()
         requests, self._requests, self._out = [*self._requests.values(), *self._backlog], {}, b""
         self._backlog.clear()
         self._is_writing = self._is_full = False
@@ -215,20 +188,6 @@ class AioWire:
         if self._pipe is not None:
             self._dialer.avoid(self._pipe.address)
         self._fail(OutcomeUnknown("this node cannot serve"))
-
-    def shut(self) -> None:
-        """Close the connection, from any thread; whoever waits is told."""
-        self._is_shut = True
-        try:
-            self._loop.call_soon_threadsafe(self._fail, OutcomeUnknown("this client was closed"))
-        except RuntimeError:  # the loop is closed: nobody awaits any more
-            self.disown()
-
-    def disown(self) -> None:
-        """Close the connection without touching the loop, which is over or, in a forked child, the parent's."""
-        pipe, self._pipe = self._pipe, None
-        if pipe is not None:
-            pipe.close()
 
 
 class AioMailbox(ByTask, EtcdMailbox):

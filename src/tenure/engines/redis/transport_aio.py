@@ -2,23 +2,22 @@
 
 Promises: requests of one turn of the loop go out in one write; a cancelled request leaves the connection in order, for
 its reply is taken and thrown away.
-Does not promise to work on a loop that cannot watch sockets (Windows' proactor loop).
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from contextlib import suppress
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from tenure.engines.connecting_aio import Connecting
 from tenure.engines.listening_aio import ByTask
 from tenure.engines.redis.mailbox import RedisMailbox
-from tenure.errors import OutcomeUnknown, StoreUnavailable
+from tenure.errors import OutcomeUnknown
 from tenure.model import Seconds
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable
 
     from tenure.engines.redis.pipe import Pipe
@@ -33,14 +32,12 @@ BURST: Final = 8
 """Requests after which a write does not wait for the end of the turn, so that the server has something to do."""
 
 
-class AioWire:
+class AioWire(Connecting["Pipe"]):
     """As `store.Wire`. Belongs to one loop; made in any thread."""
 
     def __init__(self, open_pipe: Callable[[Seconds], Pipe], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
         self._open = open_pipe
-        self._loop = loop
-        self._pipe: Pipe | None = None
-        self._opening: asyncio.Future[Pipe] | None = None
         self._requests: deque[Request] = deque()
         """Those that are under way, also of callers that were cancelled, for their replies come all the same."""
         self._answers: list[Any] = []
@@ -53,7 +50,9 @@ class AioWire:
         self._watchdog: asyncio.TimerHandle | None = None
         """One timer for all requests: one for each would cost as much as the request."""
         self._watches_until = NEVER
-        self._is_shut = False
+
+    def _dial(self, timeout: Seconds) -> Pipe:
+        return self._open(timeout)
 
     def exchange(self, payload: bytes, replies: int, timeout: Seconds) -> Awaitable[list[Any]]:
         """As `Wire.exchange`.
@@ -80,32 +79,6 @@ class AioWire:
     async def _connect_and_exchange(self, payload: bytes, replies: int, timeout: Seconds) -> list[Any]:
         await self._connect(timeout)
         return await self.exchange(payload, replies, timeout)
-
-    async def _connect(self, timeout: Seconds) -> None:
-        while self._pipe is None:
-            if self._is_shut:
-                raise StoreUnavailable("this client was closed")
-            if self._opening is None:
-                # Connecting blocks, and the loop must not. Shielded: a cancelled caller does not cancel it for others.
-                self._opening = self._loop.run_in_executor(None, self._open, timeout)
-                self._opening.add_done_callback(self._opened)
-            if self._opening.done():
-                # `_opened` is about to be called. Another connection now would answer the same queue of requests.
-                await asyncio.sleep(0)
-            else:
-                await asyncio.shield(self._opening)
-
-    def _opened(self, opening: asyncio.Future[Pipe]) -> None:
-        self._opening = None
-        if opening.cancelled() or opening.exception() is not None:
-            return  # whoever waits is told
-        pipe = opening.result()
-        if self._is_shut:
-            pipe.close()
-            return
-        pipe.unblock()
-        self._pipe = pipe
-        self._loop.add_reader(pipe.fileno(), self._read)
 
     # -- bytes out, replies in --------------------------------------------------------------------------------------
 
@@ -178,12 +151,7 @@ class AioWire:
 
     def _fail(self, error: OutcomeUnknown) -> None:
         """Give the connection up: whatever was under way may or may not have had its effect."""
-        pipe, self._pipe = self._pipe, None
-        if pipe is not None:
-            with suppress(OSError, ValueError):
-                self._loop.remove_reader(pipe.fileno())
-                self._loop.remove_writer(pipe.fileno())
-            pipe.close()
+        self._hang_up()
         self._watch(NEVER)
         requests, self._requests, self._answers, self._out = self._requests, deque(), [], []
         self._is_full = False
@@ -194,20 +162,6 @@ class AioWire:
 
     def forget(self) -> None:
         self._fail(OutcomeUnknown("the server is no master any more"))
-
-    def shut(self) -> None:
-        """Close the connection, from any thread; whoever waits is told."""
-        self._is_shut = True
-        try:
-            self._loop.call_soon_threadsafe(self._fail, OutcomeUnknown("this client was closed"))
-        except RuntimeError:  # the loop is closed: nobody awaits any more
-            self.disown()
-
-    def disown(self) -> None:
-        """Close the connection without touching the loop, which is over or, in a forked child, the parent's."""
-        pipe, self._pipe = self._pipe, None
-        if pipe is not None:
-            pipe.close()
 
 
 class AioMailbox(ByTask, RedisMailbox):
