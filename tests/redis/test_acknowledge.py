@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tenure import Client, LossReason, OutcomeUnknown
+from tenure import Client, LossReason, OutcomeUnknown, UnsafeSetup
 from tenure.engines.redis import scripts
 from tenure.engines.redis.engine import RedisEngine
+from tenure.engines.redis.engine_cluster import ClusterEngine
 from tenure.engines.redis.life import Life
 from tenure.engines.redis.store import RedisStore
 from tenure.model import EXCLUSIVE
@@ -25,6 +26,8 @@ from tests.redis.rig import TTL, listens, socket_wire
 from tests.servers import redis
 from tests.servers.processes import PATIENCE, until
 from tests.servers.redis import RedisServer
+from tests.servers.redis_cluster import RedisCluster
+from tests.servers.redis_sentinels import Sentinels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,18 +40,29 @@ OPTION: Final = "?acknowledge=1"
 PROGRAMS: Final[tuple[Program, ...]] = ("redis", "valkey")
 """One where a connection is asked to wait for whatever was written before, and one where for what it wrote itself."""
 
+CLUSTER: Final = "cluster"
+WATCHED: Final = "sentinels"
+
 
 class Pair:
-    """A master and its replica."""
+    """A master and its replica.
+
+    Attributes:
+        plain: the master's URL, without the option.
+        engine: of that URL.
+    """
+
+    engine: type[RedisEngine | ClusterEngine] = RedisEngine
 
     def __init__(self, stack: ExitStack, program: Program) -> None:
         self.master = stack.enter_context(RedisServer(program=program))
         self.replica = stack.enter_context(RedisServer(program=program, replica_of=self.master))
         self.replica.wait_replicated()
+        self.plain = self.master.url
 
     @property
     def url(self) -> str:
-        return self.master.url + OPTION
+        return self.plain + OPTION
 
     def cut(self) -> None:
         """From here on the replica follows nobody, and neither of the two can know that it is not to come back."""
@@ -62,12 +76,41 @@ class Pair:
         return self.replica
 
 
-@pytest.fixture(scope="module", params=PROGRAMS)
+class ClusterPair(Pair):
+    """They are all of a cluster, in which nobody is promoted."""
+
+    engine = ClusterEngine
+
+    def __init__(self, stack: ExitStack) -> None:
+        cluster = stack.enter_context(RedisCluster(masters=1, replicas=1, node_timeout_ms=60_000))
+        (self.master,), (self.replica,) = cluster.masters, cluster.replicas
+        self.replica.wait_replicated()
+        self.plain = f"redis+cluster://{self.master.host}:{self.master.port}"
+
+
+class WatchedPair(Pair):
+    """They are found by way of sentinels, who do not mind a replica that stands still."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        sentinels = stack.enter_context(Sentinels())
+        self.master, self.replica = sentinels.servers
+        self.replica.wait_replicated()
+        hosts = ",".join(f"{host}:{port}" for host, port in sentinels.addresses)
+        self.plain = f"redis+sentinel://{hosts}/{sentinels.name}"
+
+
+@pytest.fixture(scope="module", params=[*PROGRAMS, CLUSTER, WATCHED])
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    if reason := redis.missing(request.param):
+    program: Program = request.param if request.param in PROGRAMS else "redis"
+    if reason := redis.missing(program):
         pytest.skip(reason)
     with ExitStack() as stack:
-        yield Pair(stack, request.param)
+        if request.param == CLUSTER:
+            yield ClusterPair(stack)
+        elif request.param == WATCHED:
+            yield WatchedPair(stack)
+        else:
+            yield Pair(stack, program)
 
 
 @pytest.fixture
@@ -101,6 +144,7 @@ def test_a_grant_is_handed_out_once_a_replica_has_it(pair: Pair, still: RedisSer
         attempt.outcome().release()
 
 
+@pytest.mark.parametrize("pair", PROGRAMS, indirect=True)
 def test_with_plain_keys_too_what_is_not_acknowledged_is_not_handed_out(pair: Pair, still: RedisServer) -> None:
     with Client(f"{pair.url}&plain_key=lock:{{name}}", ttl=TTL) as client:
         client.lock("n").acquire().release()
@@ -115,14 +159,14 @@ def test_with_plain_keys_too_what_is_not_acknowledged_is_not_handed_out(pair: Pa
 
 
 def test_positive_control_without_the_option_it_is_handed_out_at_once(pair: Pair, still: RedisServer) -> None:
-    with Client(pair.master.url, ttl=TTL) as client:
+    with Client(pair.plain, ttl=TTL) as client:
         still.stop()
         client.lock("n", wait=0.1).acquire().release()
 
 
 def is_served_without_acknowledgement(pair: Pair, still: RedisServer, kind: Any = Client) -> bool:
     """A waiter is told by mail that it holds, while the replica stands still."""
-    with Client(pair.master.url, ttl=LONG) as holder, kind(pair.url, ttl=LONG) as waiter:
+    with Client(pair.plain, ttl=LONG) as holder, kind(pair.url, ttl=LONG) as waiter:
         lease = holder.lock("n").acquire()
         attempt: Attempt[Any] = Attempt(waiter.lock("n", wait=PATIENCE).acquire)
         waits(holder, "n")
@@ -149,14 +193,14 @@ def test_a_grant_that_comes_by_mail_waits_for_its_acknowledgement(pair: Pair, st
 def test_positive_control_a_waiter_that_takes_its_mail_for_the_grant(
     pair: Pair, still: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mailbox = RedisEngine.mailbox
+    mailbox: Any = pair.engine.mailbox
 
-    def trusting(self: RedisEngine, runtime: Any) -> Any:
+    def trusting(self: Any, runtime: Any) -> Any:
         made: Any = mailbox(self, runtime)
         made.hints_only = False
         return made
 
-    monkeypatch.setattr(RedisEngine, "mailbox", trusting)
+    monkeypatch.setattr(pair.engine, "mailbox", trusting)
     assert is_served_without_acknowledgement(pair, still)
 
 
@@ -208,6 +252,20 @@ def test_a_heartbeat_that_is_not_acknowledged_extends_nothing(pair: Pair, still:
         assert at < deadline + TTL / 3 + SLACK, "one heartbeat may have been acknowledged just before"
 
 
+@pytest.mark.parametrize("pair", [CLUSTER], indirect=True)
+def test_positive_control_the_keeper_of_a_cluster_that_takes_any_answer(
+    pair: Pair, still: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its heartbeats in all partitions are asked about once, and not each by itself."""
+    monkeypatch.setattr(RedisStore, "_check_acknowledged", lambda *_: None)
+    with Client(pair.url, ttl=TTL) as client:
+        lease = client.lock("n").acquire()
+        still.stop()
+        since = native.now()
+        until(lambda: native.now() > since + 1.5 * TTL, "its deadline was moved")
+        assert lease.held
+
+
 def test_a_replica_that_comes_back_in_time_costs_no_lease(pair: Pair, still: RedisServer) -> None:
     told = Told()
     with Client(pair.url, ttl=3 * TTL, on_event=told) as client:
@@ -218,6 +276,17 @@ def test_a_replica_that_comes_back_in_time_costs_no_lease(pair: Pair, still: Red
         told.wait(Renewed, native.now())
         assert lease.held
         lease.release()
+
+
+@pytest.mark.parametrize("kind", [Client, Looped])
+def test_a_user_who_may_not_ask_the_replicas_is_told_at_opening(kind: Any) -> None:
+    rights = "+@read +@write +@scripting +@connection +info +time -wait"
+    with RedisServer(users={"app": f"on >secret ~{{tenure:* {rights}"}) as server:
+        url = server.url_as("app", "secret")
+        with pytest.raises(UnsafeSetup, match="wait"), kind(url + OPTION):
+            pass
+        with kind(url) as client:
+            client.lock("n").acquire().release()
 
 
 # -- a fail-over to a replica that lacks the last writes ---------------------------------------------------------------

@@ -32,7 +32,7 @@ def connect(url: str, namespace: str) -> Engine:
         from tenure.engines.redis.dial import access
         from tenure.engines.redis.engine_cluster import ClusterEngine
 
-        return ClusterEngine(Cluster(access(parsed), parsed.hosts), namespace, parsed.partitions)
+        return ClusterEngine(Cluster(access(parsed), parsed.hosts), namespace, parsed.partitions, parsed.acknowledge)
     from tenure.engines.redis.dial import dialer
     from tenure.engines.redis.engine import RedisEngine
 

@@ -45,10 +45,11 @@ class ClusterEngine(Engine):
     conditional = CONDITIONAL
     scope = "all hosts that use this cluster"
 
-    def __init__(self, cluster: Cluster, namespace: str, partitions: int | None) -> None:
+    def __init__(self, cluster: Cluster, namespace: str, partitions: int | None, acknowledge: int = 0) -> None:
         self._cluster = cluster
         self._namespace = namespace
         self._layout = Layout(namespace, partitions)
+        self._acknowledge = acknowledge
         self._address = ""
         # What was opened closes in the opposite order, also if opening failed half-way.
         self._closing = ExitStack()
@@ -79,11 +80,11 @@ class ClusterEngine(Engine):
 
     def store(self, runtime: Runtime) -> QueueStore:
         wires = Wires(self._cluster, lambda node: BlockingWire(self._opener(node)), here, runtime)
-        return PartitionedStore(self._kept(wires), self._layout)
+        return PartitionedStore(self._kept(wires), self._layout, self._acknowledge)
 
     def keeper_store(self, runtime: Runtime) -> QueueStore:
         wires = Wires(self._cluster, lambda node: KeeperWire(self._opener(node)), here, runtime)
-        return KeeperStore(self._kept(wires), self._layout)
+        return KeeperStore(self._kept(wires), self._layout, self._acknowledge)
 
     def aio_store(self, runtime: AioRuntime) -> QueueStore:
         async def aside(do: Callable[[], None]) -> None:
@@ -93,7 +94,7 @@ class ClusterEngine(Engine):
             await asyncio.shield(doing)
 
         wires = Wires(self._cluster, lambda node: AioWire(self._opener(node), runtime.loop), aside, runtime)
-        return PartitionedStore(self._kept(wires), self._layout)
+        return PartitionedStore(self._kept(wires), self._layout, self._acknowledge)
 
     def _kept(self, wires: Wires[W]) -> Wires[W]:
         self._closing.callback(wires.shut)
@@ -102,12 +103,14 @@ class ClusterEngine(Engine):
 
     def mailbox(self, runtime: Runtime) -> Mailbox:
         mailbox = BlockingMailboxes(runtime, self._ends())
+        mailbox.hints_only = self._acknowledge > 0
         self._closing.callback(mailbox.close)
         self._disowning.callback(mailbox.disown)
         return mailbox
 
     def aio_mailbox(self, runtime: AioRuntime) -> Mailbox:
         mailbox = AioMailboxes(runtime, self._ends())
+        mailbox.hints_only = self._acknowledge > 0
         self._closing.callback(mailbox.close)
         self._disowning.callback(mailbox.disown)
         return mailbox

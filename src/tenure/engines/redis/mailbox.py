@@ -22,10 +22,16 @@ if TYPE_CHECKING:
 
     from tenure.engines.redis.pipe import Pipe
     from tenure.model import Seconds
-    from tenure.ports import Runtime
+    from tenure.ports import Message, Runtime
 
 BLPOP_S: Final = 5
 """Seconds after which the server says that nothing has come."""
+
+
+def mail(text: bytes, *, hints_only: bool) -> Message | None:
+    """A message, which is no grant where only what its reader asks for counts; None for one that makes no sense."""
+    message = decode(text)
+    return message if message is None or not hints_only else message._replace(number=0, floor=0)
 
 
 class RedisMailbox(Dialling["Pipe"]):
@@ -80,8 +86,7 @@ class RedisMailbox(Dialling["Pipe"]):
                 return True
             self._pauses.over()
             if answer is not None:
-                message = decode(answer[1])
-                if message is not None:
-                    self._came.append(message._replace(number=0, floor=0) if self.hints_only else message)
+                if (message := mail(answer[1], hints_only=self.hints_only)) is not None:
+                    self._came.append(message)
                 hint = True
         return hint

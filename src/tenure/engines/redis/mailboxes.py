@@ -21,9 +21,8 @@ from redis.exceptions import ResponseError
 
 from tenure.engines.listening import NEVER, SILENCE_S, SLICE_S, ByThread, Listening, Pauses
 from tenure.engines.listening_aio import ByTask
-from tenure.engines.mail import decode
 from tenure.engines.redis.cluster import named
-from tenure.engines.redis.mailbox import BLPOP_S
+from tenure.engines.redis.mailbox import BLPOP_S, mail
 from tenure.engines.redis.partitions import partition_of
 from tenure.engines.redis.scripts import command
 from tenure.errors import OutcomeUnknown, SetupError, StoreUnavailable
@@ -119,6 +118,8 @@ class _Lists(Listening):
 
     def __init__(self, runtime: Runtime, ends: Ends) -> None:
         super().__init__()
+        self.hints_only = False
+        """As that of `RedisMailbox`."""
         self._runtime = runtime
         self._ends = ends
         self._lists: dict[int, _List] = {}
@@ -249,8 +250,7 @@ class _Lists(Listening):
                 return True
             one.pauses.over()
             if answer is not None:
-                message = decode(answer[1])
-                if message is not None:
+                if (message := mail(answer[1], hints_only=self.hints_only)) is not None:
                     self._came.append(message)
                 hint = True
         return hint

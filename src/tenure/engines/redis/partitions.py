@@ -97,7 +97,7 @@ class PartitionStore(RedisStore):
         self._all = store
         self.partition = partition
         now = store.wires.runtime.now
-        super().__init__(wire, store.layout.namespace, partition.life, now, partition.index)
+        super().__init__(wire, store.layout.namespace, partition.life, now, partition.index, store.acknowledge)
 
     async def adopt(self, timeout: Seconds) -> None:
         """Go by the genesis record, made if there is none."""
@@ -125,12 +125,24 @@ class PartitionStore(RedisStore):
         words = (*self._script("heartbeat").by_hash, 1, self._genesis, FORMAT, self._life.id)
         return command((*words, session, int(ttl * 1e6), int(waiting))) + ASK
 
-    def beat(self, answers: list[Any], session: str, ttl: Seconds) -> Beat | None:
-        """What was answered; None if it has to be asked at length, for something is not as it was."""
+    def beat(self, answers: list[Any], session: str, ttl: Seconds, acknowledged: Any) -> Beat | None:
+        """What was answered; None if it has to be asked at length, for something is not as it was.
+
+        Args:
+            answers: to a `pulse`.
+            session: whose.
+            ttl: its.
+            acknowledged: the answer to the question that followed it, if one is asked.
+
+        Raises:
+            OutcomeUnknown: too few replicas have it.
+        """
         reply = answers[0]
         if isinstance(reply, ResponseError) or reply[0] not in (b"lives", b"over"):
             return None
         self._life.note(answers[1:])
+        if self._acknowledge:
+            self._check_acknowledged(reply, acknowledged)
         return self._beat(reply, session, ttl)
 
 
@@ -140,9 +152,17 @@ PULSE: Final = 1 + QUESTIONS
 class PartitionedStore(Generic[W]):
     """As `ports.QueueStore`."""
 
-    def __init__(self, wires: Wires[W], layout: Layout) -> None:
+    def __init__(self, wires: Wires[W], layout: Layout, acknowledge: int = 0) -> None:
+        """Ask nothing yet.
+
+        Args:
+            wires: to the masters.
+            layout: the partitions.
+            acknowledge: as of `RedisStore`.
+        """
         self.wires = wires
         self.layout = layout
+        self.acknowledge = acknowledge
         self._now = wires.runtime.now
         self._stores: dict[int, PartitionStore] = {}
 
@@ -204,7 +224,9 @@ class PartitionedStore(Generic[W]):
         return await (await self._at(self.layout.of(name), timeout)).steal(name, number, timeout)
 
     async def authority(self, timeout: Seconds) -> str:
+        until = self._now() + timeout
         await self._agree(timeout)
+        await self._store(0).check_rights(max(0.001, until - self._now()))
         return f"redis:{self.layout.partition(0).life.id}"
 
     # -- how many partitions there are (B12) ------------------------------------------------------------------------
@@ -365,7 +387,11 @@ class KeeperStore(PartitionedStore["KeeperWire"]):
             sent.append((renewal, session, ttl))
             # The first whose time is over: none of them may hide the end of a lease (A4).
             until = min(until, renewal.sent + timeout)
-        pipe = wire.post(payload, max(0.001, until - self._now()))
+        left = max(0.001, until - self._now())
+        if self.acknowledge:
+            # Once for all of them: it counts what was written on this connection before it.
+            payload += self._store(partition_of(sent[0][1])).ask_replicas(left)
+        pipe = wire.post(payload, left)
         return None if pipe is None else _Volley(wire, pipe, sent, until)
 
     def _gather(self, volleys: list[_Volley]) -> list[list[Renewal]]:
@@ -385,7 +411,8 @@ class KeeperStore(PartitionedStore["KeeperWire"]):
     def _take(self, volley: _Volley) -> list[Renewal]:
         again: list[Renewal] = []
         try:
-            answers = volley.wire.collect(volley.pipe, PULSE * len(volley.sent), max(0.001, volley.until - self._now()))
+            replies = PULSE * len(volley.sent) + (self.acknowledge > 0)
+            answers = volley.wire.collect(volley.pipe, replies, max(0.001, volley.until - self._now()))
         except OutcomeUnknown as error:
             self.wires.cluster.doubt(self.wires.cluster.version)
             for renewal, _, _ in volley.sent:
@@ -394,7 +421,11 @@ class KeeperStore(PartitionedStore["KeeperWire"]):
         for place, (renewal, session, ttl) in enumerate(volley.sent):
             store = self._store(partition_of(session))
             own = answers[PULSE * place : PULSE * (place + 1)]
-            beat = store.beat(own, session, ttl)
+            try:
+                beat = store.beat(own, session, ttl, answers[-1])
+            except OutcomeUnknown as error:
+                renewal.end(error)
+                continue
             if beat is not None:
                 renewal.end(beat)
             elif is_moving(own[0]):

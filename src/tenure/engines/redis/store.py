@@ -189,7 +189,9 @@ class RedisStore:
         return bool(reply[1] == b"1")
 
     async def authority(self, timeout: Seconds) -> str:
+        until = self._now() + timeout
         await self._adopt(timeout)
+        await self.check_rights(max(0.001, until - self._now()))
         return f"redis:{self._life.id}"
 
     # -- one step ---------------------------------------------------------------------------------------------------
@@ -201,8 +203,7 @@ class RedisStore:
         words = wanted.by_hash
         tail, replies = (ASK, 1 + QUESTIONS) if and_life else (b"", 1)
         if self._acknowledge and name in _ACKNOWLEDGED:
-            # Its answer comes when the time is half over, or the whole connection would be given up for it.
-            tail = command(("WAIT", self._acknowledge, max(1, int(timeout * 500)))) + tail
+            tail = self.ask_replicas(timeout) + tail
             replies += 1
         for _ in range(1 + ADOPT_MOST):
             store_id = life.id
@@ -228,6 +229,22 @@ class RedisStore:
                 words = wanted.by_hash
             left = max(0.001, until - self._now())
         raise StoreUnavailable("the store was emptied several times during one request; nothing was changed")
+
+    async def check_rights(self, timeout: Seconds) -> None:
+        """Whether replicas may be asked, if they are to be: later, what was done could only be said to be unknown.
+
+        Raises:
+            UnsafeSetup: this user may not.
+        """
+        if self._acknowledge:
+            (answer,) = await self._wire.exchange(command(("WAIT", 0, 1)), 1, timeout)
+            if isinstance(answer, ResponseError):
+                raise self._refusal(answer) from answer
+
+    def ask_replicas(self, timeout: Seconds) -> bytes:
+        """The question of how many replicas have what was written so far on this connection."""
+        # Its answer comes when the time is half over, or the whole connection would be given up for it.
+        return command(("WAIT", self._acknowledge, max(1, int(timeout * 500))))
 
     def _check_acknowledged(self, reply: list[bytes], answer: int | ResponseError) -> None:
         """Raise `OutcomeUnknown` if it grants something or extends a session, and a fail-over may forget that."""

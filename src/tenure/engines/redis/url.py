@@ -53,7 +53,7 @@ _OPTIONS: Final = {
     TCP: ("db", "protocol", "plain_key", "acknowledge"),
     UNIX: ("db", "protocol", "plain_key", "acknowledge"),
     SENTINEL: ("db", "protocol", "plain_key", "acknowledge", "sentinel_username", "sentinel_password"),
-    CLUSTER: ("db", "protocol", "partitions", "plain_key"),  # the last one to be told why not
+    CLUSTER: ("db", "protocol", "acknowledge", "partitions", "plain_key"),  # the last one to be told why not
 }
 _URL: Final = parts(r"redis(?P<tls>s?)(?:\+(?P<kind>unix|sentinel|cluster))?")
 
