@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.exceptions import ResponseError
 
 from tenure.engines.redis import scripts
-from tenure.engines.redis.life import FORMAT, Life
+from tenure.engines.redis.life import FORMAT, PLAIN_FORMAT, Life
 from tenure.engines.redis.partitions import Layout
 from tenure.engines.redis.store import RedisStore, genesis_key
 from tenure.runtimes import native
@@ -22,22 +22,30 @@ if TYPE_CHECKING:
     from tests.servers.redis import RedisServer
 
 COUNTS: Final = (8, 16)
+TEMPLATE: Final = "lock:{name}"
+"""Of the plain keys, in a store that has them."""
+
 NAMES: Final = ("orders/42", "orders/43", "catalogue", "encoders", "device", "Straße")
 
 
 class RedisDesk:
-    """As `Desk`: one empty server and one connection."""
+    """As `Desk`: one empty server and one connection.
+
+    Args:
+        template: of the plain keys beside the queues; empty for a store without.
+    """
 
     has_tombstones = True
 
-    def __init__(self, server: RedisServer, wire: SocketWire) -> None:
+    def __init__(self, server: RedisServer, wire: SocketWire, template: str = "") -> None:
         self._server = server
         self._wire = wire
         self._said: list[tuple[str, str]] = []
         server.cli("FLUSHALL")
-        names = ("genesis", *scripts.STEPS)
-        self._steps = {word: name for name in names for word in (_hash(name), _text(name))}
-        self.store = RedisStore(self, NAMESPACE, Life(), native.now)
+        step = scripts.script_beside if template else scripts.script
+        known = [scripts.script("genesis"), *map(step, scripts.STEPS)]
+        self._steps = {word: script.name for script in known for word in (script.by_hash[1], script.by_text[1])}
+        self.store = RedisStore(self, NAMESPACE, Life(template), native.now)
 
     # -- as `store.Wire` --------------------------------------------------------------------------------------------
 
@@ -71,12 +79,22 @@ class RedisDesk:
 
 def record(server: RedisServer, wire: SocketWire) -> str:
     """The transcript of the format in force."""
-    desk = RedisDesk(server, wire)
-    transcript = Transcript("Redis", FORMAT)
-    scenario(Play(desk, transcript))
-    transcript.call(server.cli("HGET", genesis_key(NAMESPACE, 0), "id"), "STORE")
+    transcript = _played(server, wire, FORMAT, "")
     transcript.section("where names lie in a cluster", [line for count in COUNTS for line in _spread(count)])
     return transcript.text()
+
+
+def record_beside(server: RedisServer, wire: SocketWire) -> str:
+    """The transcript of the format with plain keys beside the queues."""
+    return _played(server, wire, PLAIN_FORMAT, TEMPLATE).text()
+
+
+def _played(server: RedisServer, wire: SocketWire, number: int, template: str) -> Transcript:
+    desk = RedisDesk(server, wire, template)
+    transcript = Transcript("Redis", number)
+    scenario(Play(desk, transcript))
+    transcript.call(server.cli("HGET", genesis_key(NAMESPACE, 0), "id"), "STORE")
+    return transcript
 
 
 def _spread(count: int) -> list[str]:
@@ -100,6 +118,8 @@ def rows(server: RedisServer, key: str) -> list[tuple[str, str]]:
     if kind == "zset":
         found = server.cli("ZRANGE", key, 0, -1, "WITHSCORES")
         return [(where, f'"{member}" at {score}') for member, score in zip(found[::2], found[1::2], strict=True)]
+    if kind == "string":
+        return [(where, f'"{server.cli("GET", key)}"')]
     assert kind == "list", f"a format has no {kind}"
     return [(where, f'"{element}"') for element in server.cli("LRANGE", key, 0, -1)]
 
@@ -122,14 +142,6 @@ def _length(payload: bytes, at: int, kind: bytes) -> tuple[int, int]:
     end = payload.index(b"\r\n", at)
     assert payload[at : at + 1] == kind
     return int(payload[at + 1 : end]), end + 2
-
-
-def _hash(name: str) -> bytes:
-    return scripts.script(name).by_hash[1]
-
-
-def _text(name: str) -> bytes:
-    return scripts.script(name).by_text[1]
 
 
 def _quoted(word: bytes) -> str:

@@ -23,6 +23,7 @@ from tenure.engines.etcd import requests
 from tenure.engines.etcd.keys import Keys
 from tenure.engines.postgres import migrate
 from tenure.engines.postgres import store as postgres_store
+from tenure.engines.redis import life as redis_life
 from tenure.engines.redis import scripts
 from tenure.engines.redis import store as redis_store
 from tenure.engines.sqlite import tables
@@ -56,6 +57,12 @@ def _redis(folder: Path) -> Iterator[Callable[[], str]]:
 
 
 @contextmanager
+def _redis_beside(folder: Path) -> Iterator[Callable[[], str]]:
+    with RedisServer() as server, socket_wire(server) as wire:
+        yield lambda: desk_redis.record_beside(server, wire)
+
+
+@contextmanager
 def _postgres(folder: Path) -> Iterator[Callable[[], str]]:
     with PostgresServer() as server:
         yield lambda: desk_postgres.record(server)
@@ -84,6 +91,7 @@ def _tombstones_in_another_field(patch: pytest.MonkeyPatch) -> None:
     read = scripts._read
     patch.setattr(scripts, "_read", lambda name: read(name).replace(b"'tombs'", b"'graves'"))
     scripts.script.cache_clear()
+    scripts.script_beside.cache_clear()
 
 
 def _notifications_of_version_2(patch: pytest.MonkeyPatch) -> None:
@@ -103,7 +111,7 @@ class Wire(NamedTuple):
     """An engine that has a wire.
 
     Attributes:
-        of: the module that has its format's number.
+        of: the module that has its format's number, by the name `constant`.
         site: entered once, with a folder of its own; gives a function that plays the scenario on a blank store.
         change: changes its wire a little.
         private: the marks of lines that no other release hears: where each brings scripts of its own (EVALSHA).
@@ -114,11 +122,12 @@ class Wire(NamedTuple):
     change: Callable[[pytest.MonkeyPatch], None]
     missing: Callable[[], str | None] = lambda: None
     private: str = ""
+    constant: str = "FORMAT"
 
     @property
     def format(self) -> int:
         """Its number."""
-        number: int = self.of.FORMAT
+        number: int = getattr(self.of, self.constant)
         return number
 
     @property
@@ -130,10 +139,18 @@ class Wire(NamedTuple):
 WIRES: Final = {
     "sqlite": Wire(tables, _sqlite, _datagrams_of_version_2),
     "redis": Wire(redis_store, _redis, _tombstones_in_another_field, redis.missing, private="><"),
+    "redis, beside plain keys": Wire(
+        redis_life, _redis_beside, _tombstones_in_another_field, redis.missing, "><", "PLAIN_FORMAT"
+    ),
     "postgresql": Wire(postgres_store, _postgres, _notifications_of_version_2, postgres.missing),
     "etcd": Wire(requests, _etcd, _tombstones_under_another_key, etcd.missing),
     "zookeeper": Wire(layout, _zookeeper, _steals_in_another_node, zookeeper.missing),
 }
+
+
+def _kept_as(engine: str) -> str:
+    """An engine's name, by which its formats are on record."""
+    return engine.partition(",")[0]
 
 
 @pytest.fixture(scope="module", params=list(WIRES))
@@ -154,24 +171,26 @@ def test_the_wire_is_what_its_format_is_on_record_with(engine: str, record: Call
     wire = WIRES[engine]
     text = record()
     if rewrite:
-        recorded.write(engine, wire.format, ".txt", text)
-    recorded.compare(engine, wire.format, wire.module, text, wire.private)
+        recorded.write(_kept_as(engine), wire.format, ".txt", text)
+    recorded.compare(_kept_as(engine), wire.format, wire.module, text, wire.private)
 
 
 def test_a_change_of_the_wire_under_the_same_number_is_found(
     engine: str, record: Callable[[], str], monkeypatch: pytest.MonkeyPatch, on_record: None
 ) -> None:
     wire = WIRES[engine]
+    kept = _kept_as(engine)
     recorded.compare(
-        engine, wire.format, wire.module, record(), wire.private
+        kept, wire.format, wire.module, record(), wire.private
     )  # the control: without the change it passes
     try:
         wire.change(monkeypatch)
         changed = record()
     finally:
         scripts.script.cache_clear()
+        scripts.script_beside.cache_clear()
     with pytest.raises(recorded.WireChangedError) as found:
-        recorded.compare(engine, wire.format, wire.module, changed, wire.private)
+        recorded.compare(_kept_as(engine), wire.format, wire.module, changed, wire.private)
     assert f"raise FORMAT in {wire.module}" in str(found.value)
     assert "scripts/test tests/wire --rewrite" in str(found.value)
 
