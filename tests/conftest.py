@@ -29,6 +29,11 @@ for _signal, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
         signal.signal(_signal, _handler)
 
 
+# Python reads the host's file of public authorities for each TLS connection that a client library makes, which takes
+# longer than the handshake. No test trusts any of them: each makes its own authority.
+os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
+
+
 @pytest.fixture(autouse=True)
 def no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests set what they need; a TENURE_URL of the developer's shell must not reach them."""
