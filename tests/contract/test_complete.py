@@ -22,7 +22,8 @@ def test_the_whole_suite_is_collected_for_each_pair(request: pytest.FixtureReque
     seen: dict[str, set[object]] = {}
     for item in request.session.items:
         if isinstance(item, pytest.Function) and "/contract/" in item.path.as_posix() and "face" in item.fixturenames:
-            seen.setdefault(f"{item.path.name}::{item.originalname}", set()).add(item.callspec.params["face"])
+            pair = item.callspec.params["site"], item.callspec.params["face"]
+            seen.setdefault(f"{item.path.name}::{item.originalname}", set()).add(pair)
     if request.config.option.keyword or not seen or any("[" in argument for argument in request.config.args):
         pytest.skip("only a part of the suite was asked for")
     assert {name: pairs for name, pairs in seen.items() if pairs != set(PAIRS)} == {}
