@@ -29,6 +29,12 @@ class Site(NamedTuple):
 PAIRS = list(itertools.product(REGISTRY, FACES))
 """Every engine with every runtime; what the fixtures `site` and `face` are made of."""
 
+SCHEMES = {registered.example.partition(":")[0]: name for name, registered in reversed(REGISTRY.items())}
+"""One entry for each scheme: until something is connected to, the others are the same client."""
+
+UNCONNECTED = list(itertools.product(SCHEMES.values(), FACES))
+"""Every scheme with every runtime, for tests that connect to nothing."""
+
 
 @pytest.fixture(scope="session", params=REGISTRY)
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
