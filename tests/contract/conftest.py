@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -16,36 +15,48 @@ from tests.contract.registry import REGISTRY
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.contract.registry import Registered
+
+
+class Site(NamedTuple):
+    """An engine whose servers run."""
+
+    name: str
+    registered: Registered
+    fresh_url: Callable[[], str]
+
+
 PAIRS = list(itertools.product(REGISTRY, FACES))
-"""Every engine with every runtime; what the `face` fixture is made of."""
+"""Every engine with every runtime; what the fixtures `site` and `face` are made of."""
+
+SCHEMES = {registered.example.partition(":")[0]: name for name, registered in reversed(REGISTRY.items())}
+"""One entry for each scheme: until something is connected to, the others are the same client."""
+
+UNCONNECTED = list(itertools.product(SCHEMES.values(), FACES))
+"""Every scheme with every runtime, for tests that connect to nothing."""
 
 
-@pytest.fixture(scope="session")
-def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Callable[[], str]]]:
-    """The engines' stores; each engine is started when it is first needed."""
-    with contextlib.ExitStack() as stack:
-        started: dict[str, Callable[[], str]] = {}
+@pytest.fixture(scope="session", params=REGISTRY)
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """An engine and its store, of which there is one at a time: pytest puts the tests of an engine together.
 
-        def site(name: str) -> Callable[[], str]:
-            if name not in started:
-                folder = tmp_path_factory.mktemp(name)
-                started[name] = stack.enter_context(REGISTRY[name].site(folder))
-            return started[name]
-
-        yield site
-
-
-@pytest.fixture(params=PAIRS, ids=["-".join(pair) for pair in PAIRS])
-def face(request: pytest.FixtureRequest, sites: Callable[[str], Callable[[], str]]) -> Face:
-    """One engine under one runtime, with a fresh store."""
-    name, runtime = request.param
+    Servers that wait for their next test cost time too: those of ZooKeeper, etcd and Redis's sentinels are never idle.
+    """
+    name: str = request.param
     registered = REGISTRY[name]
     if reason := registered.missing():
         pytest.skip(reason)
+    with registered.site(tmp_path_factory.mktemp(name)) as fresh_url:
+        yield Site(name, registered, fresh_url)
+
+
+@pytest.fixture(params=FACES)
+def face(request: pytest.FixtureRequest, site: Site) -> Face:
+    """One engine under one runtime, with a fresh store."""
     for mark in request.node.iter_markers("needs"):
-        if lacking := set(mark.args) - registered.capabilities:
-            pytest.skip(f"{name} does not offer {', '.join(sorted(lacking))}")
-    return FACES[runtime](registered, sites(name))
+        if lacking := set(mark.args) - site.registered.capabilities:
+            pytest.skip(f"{site.name} does not offer {', '.join(sorted(lacking))}")
+    return FACES[request.param](site.registered, site.fresh_url)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import os
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
@@ -174,9 +175,9 @@ def _etcd_cluster(folder: Path) -> Iterator[Callable[[], str]]:
 
 @contextlib.contextmanager
 def _zookeeper(folder: Path) -> Iterator[Callable[[], str]]:
-    with ZooKeeperServer() as server:
+    with zookeeper.shared() as server:
         # A tree of its own for each test.
-        yield lambda: f"{server.url}/contract-{next(_serial)}?{server.options}"
+        yield lambda: f"{server.url}/contract-{os.getpid()}-{next(_serial)}?{server.options}"
 
 
 @contextlib.contextmanager
@@ -255,7 +256,7 @@ REGISTRY: dict[str, Registered] = {
         _SERVER | _DURABLE,
         multi_process=True,
         missing=lambda: zookeeper.missing() or certificates.missing(),
-        ttl_least=_ZOOKEEPER_TTL,
+        ttl_least=_HANDSHAKES_TTL,
     ),
     "redis-resp3": Registered(
         "redis://example",
@@ -330,7 +331,7 @@ REGISTRY: dict[str, Registered] = {
         multi_process=True,
         conditional=_DURABLE,
         missing=_no_etcd_tls,
-        ttl_least=1.0,
+        ttl_least=_HANDSHAKES_TTL,
     ),
     "etcd-cluster": Registered(
         "etcd://example",

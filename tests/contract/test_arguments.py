@@ -1,4 +1,7 @@
-"""Wrong arguments are refused before anything is touched, and what is secret stays so."""
+"""Wrong arguments are refused before anything is touched, and what is secret stays so.
+
+Behind the URLs of this file there is nothing, so a test that connected would fail.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tenure import UnsafeSetup, UsageError
+from tests.contract.conftest import UNCONNECTED
+from tests.contract.faces import FACES
+from tests.contract.registry import REGISTRY
 
 if TYPE_CHECKING:
     from tests.contract.faces import Face
+
+
+@pytest.fixture(params=UNCONNECTED, ids=["-".join(pair) for pair in UNCONNECTED])
+def face(request: pytest.FixtureRequest) -> Face:
+    """Not the one of the other files: no server is started."""
+    name, runtime = request.param
+    return FACES[runtime](REGISTRY[name], lambda: REGISTRY[name].example)
+
 
 BAD_NAMES = {
     "empty": "",
@@ -159,30 +173,6 @@ async def test_a_secret_in_a_url_is_never_shown(face: Face) -> None:
         else:
             seen += [repr(client), client.scope]
     assert [text for text in seen if "hunter2" in text or "hun%ter2" in text] == []
-
-
-async def test_settings_come_from_the_argument_then_the_url_then_the_environment(
-    face: Face, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def settled(*arguments: Any, **named: Any) -> tuple[float, str]:
-        found = face.make(*arguments, **named)._core.settings
-        return found.ttl, found.namespace
-
-    monkeypatch.setenv("TENURE_URL", face.url)
-    monkeypatch.setenv("TENURE_TTL", "7.5")
-    monkeypatch.setenv("TENURE_NAMESPACE", "environment")
-    assert settled() == (7.5, "environment")
-    assert settled(face.url_with("ttl=8&namespace=url")) == (8, "url")
-    assert settled(face.url_with("ttl=8&namespace=url"), ttl=9, namespace="argument") == (9, "argument")
-    lease = await face(face.client(url=None).lock("name").acquire)
-    assert "environment" in lease.grant.authority
-    assert lease.remaining() < 7.5
-    monkeypatch.setenv("TENURE_TTL", "soon")
-    with pytest.raises(UsageError, match="ttl"):
-        face.make()
-    monkeypatch.delenv("TENURE_TTL")
-    monkeypatch.delenv("TENURE_NAMESPACE")
-    assert settled() == (30, "tenure")
 
 
 async def test_what_is_required_and_not_offered_is_refused_at_once(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import pytest
 
 from tenure import AcquireTimeout, AsyncClient, OutcomeUnknown, StoreUnavailable
+from tests.cancellation.awaits import (  # noqa: F401
+    LONG,
+    cycle,
+    is_clean,
+    test_cancelled_at_any_await,
+    test_cancelled_at_any_await_of_the_first_use,
+    test_cancelled_at_any_await_while_others_hold_it,
+    test_positive_control_without_abandon_something_is_left,
+)
 
 # What users do, and a cancellation at every await of it, as on the other engines.
 from tests.cancellation.test_asyncio import (  # noqa: F401
@@ -25,16 +34,6 @@ from tests.cancellation.test_asyncio import (  # noqa: F401
     test_closed_while_it_opens,
 )
 from tests.etcd.rig import fresh, through
-from tests.redis.test_cancellation import (  # noqa: F401
-    LONG,
-    TASKS,
-    cycle,
-    is_clean,
-    test_cancelled_at_any_await,
-    test_cancelled_at_any_await_of_the_first_use,
-    test_cancelled_at_any_await_while_others_hold_it,
-    test_positive_control_without_abandon_something_is_left,
-)
 from tests.servers import etcd
 from tests.servers.etcd import EtcdServer
 from tests.servers.proxy import Proxy
@@ -43,6 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.skipif(etcd.missing() is not None, reason=etcd.missing() or "")
+
+TASKS: Final = 200
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_a_cancelled_connection_attempt_disturbs_nobody_else(server: EtcdServer,
 def test_two_hundred_tasks_on_a_connection_that_is_cut_all_end(server: EtcdServer, url: str) -> None:
     async def work(client: AsyncClient, number: int) -> str:
         try:
-            async with client.lock(f"n{number % 50}", wait=6):
+            async with client.lock(f"n{number % 50}", wait=15):
                 await asyncio.sleep(0)
         except (StoreUnavailable, OutcomeUnknown, AcquireTimeout) as error:
             return type(error).__name__
@@ -84,7 +85,7 @@ def test_two_hundred_tasks_on_a_connection_that_is_cut_all_end(server: EtcdServe
 
     async def main() -> dict[str, int]:
         with Proxy(server.address) as proxy:
-            async with AsyncClient(through(proxy, url), ttl=3) as client, AsyncClient(url, ttl=LONG) as witness:
+            async with AsyncClient(through(proxy, url), ttl=12) as client, AsyncClient(url, ttl=LONG) as witness:
                 ends: list[str] = []
                 hows: list[Literal["rst", "fin"]] = ["rst", "fin"]
                 for how in hows:
@@ -97,7 +98,7 @@ def test_two_hundred_tasks_on_a_connection_that_is_cut_all_end(server: EtcdServe
                     proxy.heal()
                     await asyncio.sleep(0.01)
                     proxy.cut(how)
-                    ends += await asyncio.wait_for(asyncio.gather(*tasks), 20)
+                    ends += await asyncio.wait_for(asyncio.gather(*tasks), 40)
                 await is_clean(client, witness)
                 return {end: ends.count(end) for end in set(ends)}
 

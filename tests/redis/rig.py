@@ -12,24 +12,32 @@ from tenure.model import LeaseState
 from tenure.observe.events import Lost, Renewed
 from tests.faces.watched import SLACK
 from tests.servers.processes import until
+from tests.servers.resp import command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tests.faces.watched import Told
     from tests.servers.proxy import Proxy
     from tests.servers.redis import RedisServer
+    from tests.servers.resp import Word
 
 
 class SocketWire:
-    """As `store.Wire`: one plain connection, without redis-py."""
+    """As `store.Wire`: one plain connection, through the server's Unix socket, without redis-py."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        self.socket = socket.create_connection(address, timeout=5.0)
+    def __init__(self, path: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(5.0)
+        self.socket.connect(path)
         self.pipe = Pipe(self)
 
     async def exchange(self, payload: bytes, replies: int, timeout: float) -> list[Any]:
         return self.pipe.exchange(payload, replies, timeout)
+
+    def ask(self, *commands: Sequence[Word]) -> list[Any]:
+        """Send commands of the test's own, in one round trip; their replies, as they came."""
+        return self.pipe.exchange(b"".join(command(*words) for words in commands), len(commands), 5.0)
 
     def forget(self) -> None:
         raise AssertionError("this server says that it is no master")
@@ -41,7 +49,7 @@ class SocketWire:
 @contextlib.contextmanager
 def socket_wire(server: RedisServer) -> Iterator[SocketWire]:
     """A connection for one test."""
-    wire = SocketWire(server.address)
+    wire = SocketWire(server.socket_path)
     try:
         yield wire
     finally:

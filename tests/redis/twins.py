@@ -46,7 +46,7 @@ class Twins:
         namespace = f"twins-{next(_serial)}"
         store = RedisStore(wire, namespace, Life(f"{namespace} {{name}}" if plain else ""), native.now)
         run(store.authority(5.0))
-        self.server = server
+        self.wire = wire
         self.begin(store, server.clock, f"{namespace}:", seed)
 
     def begin(self, store: QueueStore, clock: Clock, prefix: str, seed: int) -> None:
@@ -122,7 +122,7 @@ class Twins:
 
     def is_kept(self, session: str) -> bool:
         """Whether the server still has the record of a session."""
-        return bool(self.server.cli("EXISTS", f"{{{self.prefix[:-1]}:0}}:s:{session}") == 1)
+        return self.wire.ask(("EXISTS", f"{{{self.prefix[:-1]}:0}}:s:{session}")) == [1]
 
     def address(self, name: str) -> str:
         """Where a session's mail goes."""
@@ -292,13 +292,13 @@ class Twins:
     def our_mail(self) -> set[tuple[Any, ...]]:
         # A set: one step may hint a waiter twice, and in which order it removes a session's claims is its own affair.
         found: set[tuple[Any, ...]] = set()
-        for session in SESSIONS:
-            box = f"{{{self.prefix[:-1]}:0}}:m:at-{session}"
-            for payload in self.server.cli("LRANGE", box, "0", "-1"):
-                message = decode(payload.encode())
+        boxes = [f"{{{self.prefix[:-1]}:0}}:m:at-{session}" for session in SESSIONS]
+        *mail, _ = self.wire.ask(*(("LRANGE", box, 0, -1) for box in boxes), ("DEL", *boxes))
+        for session, payloads in zip(SESSIONS, mail, strict=True):
+            for payload in payloads:
+                message = decode(payload)
                 assert message is not None
                 found.add((f"at-{session}", *self.message(message, self.ours)))
-            self.server.cli("DEL", box)
         return found
 
     def model_mail(self) -> set[tuple[Any, ...]]:

@@ -14,6 +14,13 @@ class ReplyError(Exception):
     """The server answered with an error; its words."""
 
 
+def command(*words: Word) -> bytes:
+    """A command as it is sent."""
+    encoded = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+    parts = [b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded]
+    return b"*%d\r\n%b" % (len(parts), b"".join(parts))
+
+
 class Connection:
     """One connection, one call after the other."""
 
@@ -28,9 +35,7 @@ class Connection:
 
     def send(self, *words: Word) -> None:
         """Send a command without reading."""
-        encoded = [word if isinstance(word, bytes) else str(word).encode() for word in words]
-        parts = [b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded]
-        self.sock.sendall(b"*%d\r\n%b" % (len(parts), b"".join(parts)))
+        self.sock.sendall(command(*words))
 
     def read(self) -> Any:
         """Read one reply; an error is raised, inside of an array too."""
