@@ -33,6 +33,7 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     [
         "tests.fencing.actors",
+        "tests.fencing.warm",
         *(f"tests.fencing.{module}" for module in MODULES),
         "tenure.client",
         "tenure.engines.sqlite.database",

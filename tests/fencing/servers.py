@@ -58,8 +58,7 @@ class Servers:
         server = self._started[store]
         name = f"d{self._made}"
         if isinstance(server, S3Server):
-            # Restarted, it would be empty.
-            return f"{server.url}/{name}-store", None
+            return f"{server.url}/{name}-store", server
         if isinstance(server, RedisServer):
             assert self._made < DATABASES
             return f"{server.url}/{self._made}", server
