@@ -128,7 +128,10 @@ def adopt(options: argparse.Namespace) -> int:
 
 def _behind(name: str, token: int, top: int) -> str:
     """Why entering anew was no remedy."""
-    later = "its engine's numbers do not follow a clock, and stay below"
+    later = (
+        f"its engine's numbers follow no clock, and stay below: stop its clients, raise the `base` of its genesis record "
+        f"by {top} (the engine's page says where it lies), and try again"
+    )
     if abs(token - time.time_ns() // 1000) <= DAY_US:
         later = f"its engine's numbers follow a clock, and pass it in {duration((top - token) / 1e6)}: try again then"
     return f"{clean(name)}: its new token {token} is not above {top}; {later}. Nothing was changed"
