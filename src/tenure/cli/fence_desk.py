@@ -70,7 +70,7 @@ def advance(options: argparse.Namespace) -> int:
             )
         name = options.name or options.subject
         if not name:
-            raise UsageError("--name: the name whose holders write to this file is needed")
+            raise UsageError("--name: the name whose holders write there is needed")
         client, _ = connect(options)
         _confirm(options, f"Enter {clean(name)}, and raise the fence of {_what(options, where)} above {top}?")
         patience = NUMBERS_PATIENCE_S if options.wait is None else options.wait
