@@ -44,6 +44,7 @@ _context.set_forkserver_preload(
             for guard in ("sqlite3", "psycopg", "asyncpg", "pymysql", "sqlalchemy", "django")
         ),
         *(f"tenure.fencing.{store}.guard" for store in ("keyspace", "files", "objects")),
+        *(f"tenure.fencing.web.for_{library}" for library in ("httpx", "requests")),
     ]
 )
 

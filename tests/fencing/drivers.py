@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from tests.fencing.session import Driver
 
 DATABASES = ("stores", "orms")
-MODULES = ("plain", *DATABASES, "objects")
+MODULES = ("plain", *DATABASES, "objects", "web")
 
 
 def find(name: str) -> Driver:
