@@ -22,7 +22,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from tests.fencing.actors import Actor, Setting, new_folder
+from tests.fencing.actors import Actor, Setting, expect_one_driver, new_folder
 from tests.fencing.drivers import every, find
 from tests.fencing.paths import DENYING, DUPLICATING
 from tests.servers.processes import PATIENCE
@@ -354,25 +354,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--naive-rounds", type=int, default=100, help="rounds of each wrong path (100)")
     parser.add_argument("--restarts", type=int, help="of each path, rounds with a restart of the server (one in a hundred)")
     parser.add_argument("--path", action="append", help="only this one; may be repeated")
-    parser.add_argument("--driver", action="append", choices=sorted(every()), help="only this one; may be repeated")
+    parser.add_argument("--driver", action="append", help="only this one; may be repeated")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
+    try:
+        drivers = [find(name) for name in options.driver or sorted(every())]
+    except KeyError as error:
+        parser.error(f"there is no driver {error}; there are {', '.join(sorted(every()))}")
+    if len(drivers) == 1:
+        expect_one_driver()
     is_failed = False
     print(HEADING)
     with tempfile.TemporaryDirectory(prefix="tn-drill-") as folder, Servers(Path(folder)) as servers:
-        names = options.driver or sorted(every())
-        for name in names:
-            driver = find(name)
+        for driver in drivers:
             url, server = servers.new(driver.store)
-            asyncio.run(prepare(name, url))
-            with Drill(name, url, server=server, seed=options.seed) as drill:
+            asyncio.run(prepare(driver.name, url))
+            with Drill(driver.name, url, server=server, seed=options.seed) as drill:
                 for path in [p for p in [*driver.paths, *driver.naive] if p in (options.path or [p])]:
                     rounds = options.naive_rounds
                     if path in driver.paths:
-                        rounds = share(options.rounds, driver, map(find, names), options.path or ())
+                        rounds = share(options.rounds, driver, drivers, options.path or ())
                     restarts = 1 + rounds // 100 if options.restarts is None else options.restarts
                     tally = drill.run(path, rounds, restarts=restarts)
-                    print(row(name, path, tally), flush=True)
+                    print(row(driver.name, path, tally), flush=True)
                     if path in driver.paths and not tally.is_safe:
                         is_failed = True
                         print(*drill.notes[:3], sep="\n")
