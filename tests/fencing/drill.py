@@ -352,7 +352,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fencing.drill", description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=500, help="of each pair of guard and store, over its paths (500)")
     parser.add_argument("--naive-rounds", type=int, default=100, help="rounds of each wrong path (100)")
-    parser.add_argument("--restarts", type=int, help="of each path, rounds with a restart of the server (one in a hundred)")
+    parser.add_argument("--restarts", type=int, help="of each path's, with a restart of the server (one in a hundred)")
     parser.add_argument("--path", action="append", help="only this one; may be repeated")
     parser.add_argument("--driver", action="append", help="only this one; may be repeated")
     parser.add_argument("--seed", type=int, default=0)

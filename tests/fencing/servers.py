@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 DATABASES = 1000
 
+
 class ServiceServer(Server):
     """The fenced service of `service.py`; what it was asked to write, it has after a kill."""
 
@@ -55,7 +56,13 @@ _SERVERS: dict[str, Callable[[], Store]] = {
     "http": ServiceServer,
 }
 
-_MISSING = {"postgresql": postgres.missing, "mysql": mariadb.missing, "redis": redis.missing, "s3": s3.missing, "http": _no_service}
+_MISSING: dict[str, Callable[[], str | None]] = {
+    "postgresql": postgres.missing,
+    "mysql": mariadb.missing,
+    "redis": redis.missing,
+    "s3": s3.missing,
+    "http": _no_service,
+}
 
 
 def missing(store: str) -> str | None:

@@ -18,7 +18,8 @@ from typing import Any
 import uvicorn
 
 from tenure import fencing
-from tenure.integrations.asgi import KEY, FencingMiddleware, shown
+from tenure.fencing.web.field import KEY
+from tenure.integrations.asgi import FencingMiddleware, shown
 
 PATIENCE = 20
 
@@ -61,7 +62,7 @@ def handle(scope: Any, store: str, name: str, written: int | None) -> int:
         return number(db, name, written)
 
 
-async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001 - of ASGI
+async def app(scope: Any, receive: Any, send: Any) -> None:
     """Whatever the middleware lets through."""
     _, store, name, *written = scope["path"].split("/")
     value = await asyncio.to_thread(handle, scope, store, name, int(written[0]) if written else None)

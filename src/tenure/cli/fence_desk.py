@@ -129,8 +129,8 @@ def adopt(options: argparse.Namespace) -> int:
 def _behind(name: str, token: int, top: int) -> str:
     """Why entering anew was no remedy."""
     later = (
-        f"its engine's numbers follow no clock, and stay below: stop its clients, raise the `base` of its genesis record "
-        f"by {top} (the engine's page says where it lies), and try again"
+        "its engine's numbers follow no clock, and stay below: stop its clients, raise the `base` of its genesis "
+        f"record by {top} (the engine's page says where it lies), and try again"
     )
     if abs(token - time.time_ns() // 1000) <= DAY_US:
         later = f"its engine's numbers follow a clock, and pass it in {duration((top - token) / 1e6)}: try again then"

@@ -35,7 +35,7 @@ class ObjectDesk:
 
     def __init__(self, client: Any, bucket: str, key: str) -> None:
         self._client = client
-        self._at = {"bucket": bucket, "key": key}
+        self._where = (bucket, key)
         self._bucket = Bucket(client, bucket, key)
 
     def look(self, resource: str) -> Fence | None:  # noqa: ARG002 - the object is the resource
@@ -50,7 +50,8 @@ class ObjectDesk:
 
     def enter(self, resource: str, lease: Any) -> None:  # noqa: ARG002 - the object is the resource
         """As `Desk.enter`."""
-        with _reaching(), s3(self._client, lease, **self._at):
+        bucket, key = self._where
+        with _reaching(), s3(self._client, lease, bucket=bucket, key=key):
             pass
 
     def move(self, resource: str, found: Fence | None, to: Fence) -> bool:  # noqa: ARG002 - the object is the resource
