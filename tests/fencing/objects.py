@@ -75,4 +75,4 @@ class ObjectSession(Apart):
 
 _client = cache(client)
 
-DRIVERS = {"s3": Driver("s3", "s3", ObjectSession, "s3", TRANSACTIONLESS)}
+DRIVERS = {"s3": Driver("s3", "s3", ObjectSession, "s3", TRANSACTIONLESS, is_stepped=False)}

@@ -37,6 +37,7 @@ class WebSession(Apart):
     @asynccontextmanager
     async def guard(self, lease: Any, *, seq: int | None = None, **named: Any) -> AsyncIterator[None]:
         """The first request reads, and so raises the fence. The writing one has the number of the operation."""
+        named = {"resource": "orders", **named}
         outside = self.inside
         self.inside = self.make(lease, **named), self.make(lease, seq=seq, **named)
         try:
@@ -136,7 +137,7 @@ class RequestsSession(WebSession):
 
 
 def _driver(name: str, session: Any, guard: str) -> Driver:
-    return Driver(name, "http", session, guard, TRANSACTIONLESS, rolls_back=False, tells_fence=False)
+    return Driver(name, "http", session, guard, TRANSACTIONLESS, rolls_back=False, is_stepped=False, tells_fence=False)
 
 
 DRIVERS = {
