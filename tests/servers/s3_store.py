@@ -87,19 +87,27 @@ class Store:
 
 def _put_back() -> list[tuple[dict[str, Any], bytes]]:
     """The last PUT of each path that was not deleted; buckets first, whose paths are shorter."""
-    found: dict[str, Any] = {}
-    for line in KEPT.read_text().splitlines() if KEPT.exists() else ():
-        method, path, environ, body = json.loads(line)
+    found: dict[str, str] = {}
+    for line in KEPT.read_text().splitlines(keepends=True) if KEPT.exists() else ():
+        if not line.endswith("\n"):
+            break  # A kill has cut it off, so it was not acknowledged.
+        method, path, _, _ = json.loads(line)
         found.pop(path, None)
         if method == "PUT":
-            found[path] = {**environ, "wsgi.errors": sys.stderr}, base64.b64decode(body)
-    return [found[path] for path in sorted(found, key=len)]
+            found[path] = line
+    # No more than that is kept, so that the next start does not take longer.
+    new = KEPT.with_name("new")
+    new.write_text("".join(found.values()))
+    new.rename(KEPT)
+    kept = [json.loads(found[path]) for path in sorted(found, key=len)]
+    return [({**words, "wsgi.errors": sys.stderr}, base64.b64decode(body)) for _, _, words, body in kept]
 
 
 def _keep(environ: dict[str, Any], body: bytes) -> None:
     """Note what was done, without its conditions."""
     words = {name: said for name, said in environ.items() if isinstance(said, str) and not name.startswith("HTTP_IF_")}
-    line = [environ["REQUEST_METHOD"], environ["PATH_INFO"], words, base64.b64encode(body).decode()]
+    path = f"{environ['PATH_INFO']}?{environ['QUERY_STRING']}"
+    line = [environ["REQUEST_METHOD"], path, words, base64.b64encode(body).decode()]
     with KEPT.open("a") as kept:
         kept.write(json.dumps(line) + "\n")
 
