@@ -25,6 +25,7 @@ from tenure.fencing.rule import Fence
 from tenure.model import Grant
 from tests.fencing.servers import Servers, missing
 from tests.fencing.stores import split
+from tests.servers import s3
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from tests.cli.conftest import Cli
 
-STORES = ("sqlite", "postgresql", "mysql", "redis", "file")
+STORES = ("sqlite", "postgresql", "mysql", "redis", "file", "s3")
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,10 @@ def place(servers: Servers, store: str) -> list[str]:
     url, _ = servers.new(store)
     if store == "file":
         return ["--file", url]
+    if store == "s3":
+        endpoint, _, bucket = url.rpartition("/")
+        s3.client(endpoint).create_bucket(Bucket=bucket)
+        return ["--at", f"s3://{bucket}/stock.json?endpoint_url={endpoint}"]
     script = split(fencing.schema(store)) if store != "redis" else []
     if store == "sqlite":
         sqlite3.connect(url).executescript(fencing.schema("sqlite"))
@@ -66,6 +71,15 @@ def place(servers: Servers, store: str) -> list[str]:
 @pytest.fixture(params=STORES)
 def where(request: pytest.FixtureRequest, servers: Servers) -> list[str]:
     return place(servers, request.param)
+
+
+@pytest.fixture(autouse=True)
+def login(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of buckets, as boto3 has it; and of this host's user, nothing."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
 
 
 @pytest.fixture
@@ -157,7 +171,7 @@ def test_a_fence_that_nobody_has_raised_can_be_given_to_an_authority(
 def test_what_has_changed_meanwhile_is_not_moved(where: list[str], hold: Any) -> None:
     hold(7)
     assert main(["fence", "check", *where]) == 0
-    reach = desks.of_file(where[1]) if where[0] == "--file" else desks.at_url(where[2])
+    reach = desks.of_file(where[1]) if where[0] == "--file" else desks.at_url(where[-1])
     with reach as desk:
         found = desk.look("orders")
         assert found is not None
@@ -171,7 +185,7 @@ def test_what_has_changed_meanwhile_is_not_moved(where: list[str], hold: Any) ->
 def test_advance_enters_the_name_anew_and_raises_with_what_comes_of_it(
     where: list[str], hold: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    name = ["--name", "orders"] if where[0] == "--file" else []
+    name = ["--name", "orders"] if where[0] != "orders" else []
     advance = ["fence", "advance", *where, *name, "--url", f"sqlite:///{tmp_path}/locks.db", "--yes", "--quiet"]
     assert main(advance) == 1  # there is none
     now = time.time_ns() // 1000
@@ -269,6 +283,7 @@ def test_in_tenure_run_a_pipeline_is_fenced(fleet: Cli) -> None:
         "adopt orders --at sqlite:///a",
         "adopt orders --at sqlite:///a --authority etcd",
         "adopt --file a --authority /x",
+        "show orders --at s3://b/k",
         "schema oracle",
         "lower orders",
     ],
@@ -291,6 +306,11 @@ def test_a_wrong_command_line_is_usage(words: str, hold: Any, capsys: pytest.Cap
         ("postgresql://u:secret@127.0.0.1:1/d", 69),
         ("redis://:secret@127.0.0.1:1", 69),
         ("redis+cluster://127.0.0.1:1,127.0.0.1:2", 69),
+        ("s3://b/k?endpoint_url=http://127.0.0.1:1", 69),
+        ("s3://b/k?endpoint_url=http://u:secret@127.0.0.1:1", 78),
+        ("s3://b/k?password=secret", 78),
+        ("s3://u:secret@b/k", 78),
+        ("s3://b", 78),
     ],
 )
 def test_a_place_that_is_none_or_out_of_reach(
@@ -300,7 +320,8 @@ def test_a_place_that_is_none_or_out_of_reach(
     assert main(["fence", "check", "--at", url]) == status
     assert "secret" not in capsys.readouterr().err
     monkeypatch.setenv("TENURE_FENCE_URL", url)
-    assert main(["fence", "show", "orders"]) == status
+    assert main(["fence", "show", *([] if url.startswith("s3") else ["orders"])]) == status
+    assert "secret" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("token", ["0", "-1", "7.0", "", "x", "9" * 30, "\u0667"])
@@ -360,3 +381,74 @@ def test_a_key_that_carries_the_fence_can_be_read_by_eye(servers: Servers, hold:
     assert main(["fence", "check", *where]) == 0
     with redis.Redis.from_url(where[2], decode_responses=True) as client:
         assert client.hgetall("tenure:fence:{orders}") == {"token": "7", "seq": "0", "authority": "redis/app"}
+
+
+# -- objects ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bucket(servers: Servers) -> Iterator[tuple[Any, list[str], dict[str, str]]]:
+    """A store that fails on demand, arguments that name an object of it, and the same for the guard."""
+    where = place(servers, "s3")
+    name = where[1].split("/")[2]
+    server: Any = servers.new("s3")[1]
+    yield server, where, {"bucket": name, "key": "stock.json"}
+    server.fail()
+    server.ignore()
+
+
+def test_an_object_keeps_its_payload_when_its_fence_is_moved(bucket: Any, hold: Any) -> None:
+    server, where, at = bucket
+    client = s3.client(server.url)
+    for size in (3, 100_000):
+        with fencing.s3(client, Grant("orders", 7, 7, "redis:a1/app"), **at) as stored:
+            stored.write(b"x" * size)
+        assert main(["fence", "adopt", *where, "--authority", "etcd/app", "--yes"]) == 0
+        assert fencing.read_s3(client, **at) == b"x" * size
+        assert main(["fence", "adopt", *where, "--authority", "redis/app", "--yes"]) == 0
+
+
+def test_a_move_without_an_answer_is_told_by_the_object(
+    bucket: Any, hold: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, where, _ = bucket
+    hold(7)
+    assert main(["fence", "check", *where]) == 0
+    done = {"status": 500, "code": "InternalError", "after": True}
+    server.fail(done)
+    assert main(["fence", "adopt", *where, "--authority", "etcd/app", "--yes"]) == 0
+    server.fail({"status": 503, "code": "SlowDown"})
+    assert main(["fence", "adopt", *where, "--authority", "zookeeper/app", "--yes"]) == 69
+    assert "look again" in capsys.readouterr().err
+    found = shown(where, capsys)
+    assert found is not None
+    assert found["authority"] == "etcd/app"
+
+
+def test_what_is_no_state_object_is_left_as_it_is(bucket: Any, hold: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    server, where, at = bucket
+    client = s3.client(server.url)
+    client.put_object(Bucket=at["bucket"], Key=at["key"], Body=b"somebody else's")
+    hold(7)
+    for words in (["check"], ["show"], ["adopt", "--authority", "etcd/app", "--yes"]):
+        assert main(["fence", words[0], *where, *words[1:]]) == 78
+    assert client.get_object(Bucket=at["bucket"], Key=at["key"])["Body"].read() == b"somebody else's"
+
+
+def test_a_bucket_that_is_not_there_is_a_refusal(bucket: Any, hold: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    _, where, at = bucket
+    hold(7)
+    assert main(["fence", "check", "--at", where[1].replace(at["bucket"], "nowhere")]) == 78
+    assert "NoSuchBucket" in capsys.readouterr().err
+
+
+def test_a_store_that_ignores_conditions_moves_no_fence(
+    bucket: Any, hold: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, where, _ = bucket
+    monkeypatch.setattr("tenure.fencing.objects.bucket._honouring", set())
+    server.ignore("If-Match")
+    assert main(["fence", "adopt", *where, "--authority", "etcd/app", "--yes"]) == 78
+    assert "ignores If-Match" in capsys.readouterr().err
+    server.ignore()
+    assert shown(where, capsys) is None

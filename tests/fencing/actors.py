@@ -10,6 +10,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,21 +31,33 @@ if TYPE_CHECKING:
 SHM = "/dev/shm"  # noqa: S108 - a folder of its own is made there
 
 _context = multiprocessing.get_context("forkserver")
+_LOCKS = [
+    "tests.fencing.actors",
+    "tenure.client",
+    "tenure.engines.sqlite.database",
+    "tenure.engines.sqlite.endpoint",
+    "tenure.engines.sqlite.mailbox_blocking",
+]
+"""What every holder needs."""
+
 _context.set_forkserver_preload(
     [
-        "tests.fencing.actors",
+        *_LOCKS,
+        "tests.fencing.warm",
         *(f"tests.fencing.{module}" for module in MODULES),
-        "tenure.client",
-        "tenure.engines.sqlite.database",
-        "tenure.engines.sqlite.endpoint",
-        "tenure.engines.sqlite.mailbox_blocking",
         *(
             f"tenure.sql.drivers.{guard}"
             for guard in ("sqlite3", "psycopg", "asyncpg", "pymysql", "sqlalchemy", "django")
         ),
         *(f"tenure.fencing.{store}.guard" for store in ("keyspace", "files", "objects")),
+        *(f"tenure.fencing.web.for_{library}" for library in ("httpx", "requests")),
     ]
 )
+
+
+def expect_one_driver() -> None:
+    """Before the first holder: no other drivers are imported for it than its own."""
+    _context.set_forkserver_preload([*_LOCKS, *(name for name in sys.modules if name.startswith("tests.fencing."))])
 
 
 def memory_folder() -> str | None:

@@ -22,13 +22,13 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from tests.fencing.actors import Actor, Setting, new_folder
+from tests.fencing.actors import Actor, Setting, expect_one_driver, new_folder
 from tests.fencing.drivers import every, find
 from tests.fencing.paths import DENYING, DUPLICATING
 from tests.servers.processes import PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from tenure.model import Grant
     from tests.fencing.session import Driver, Session
@@ -323,6 +323,20 @@ async def prepare(driver: str, url: str) -> None:
 HEADING = f"{'driver':22} {'path':22} {'rounds':>6} {'done':>7} {'refused':>8} {'lost':>6} {'denied':>7}  worst"
 
 
+def share(rounds: int, driver: Driver, drivers: Iterable[Driver], paths: Collection[str] = ()) -> int:
+    """How many of a pair's rounds are each path's of one driver; a pair is a guard and a store.
+
+    Args:
+        rounds: of each pair.
+        driver: whose.
+        drivers: all that are played: those of one pair share its rounds.
+        paths: only these; empty: all.
+    """
+    pair = (driver.guard, driver.store)
+    sharing = [d for d in drivers if (d.guard, d.store) == pair]
+    return -(-rounds // sum(len([p for p in d.paths if p in (paths or [p])]) for d in sharing))
+
+
 def row(driver: str, path: str, tally: Tally) -> str:
     """A line under the heading."""
     return (
@@ -336,26 +350,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from tests.fencing.servers import Servers
 
     parser = argparse.ArgumentParser(prog="python -m tests.fencing.drill", description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=500, help="rounds of each path (500)")
-    parser.add_argument("--naive-rounds", type=int, default=200, help="rounds of each wrong path (200)")
-    parser.add_argument("--restarts", type=int, help="of them, rounds with a restart of the server (one in fifty)")
+    parser.add_argument("--rounds", type=int, default=500, help="of each pair of guard and store, over its paths (500)")
+    parser.add_argument("--naive-rounds", type=int, default=100, help="rounds of each wrong path (100)")
+    parser.add_argument("--restarts", type=int, help="of each path's, with a restart of the server (one in a hundred)")
     parser.add_argument("--path", action="append", help="only this one; may be repeated")
-    parser.add_argument("--driver", action="append", choices=sorted(every()), help="only this one; may be repeated")
+    parser.add_argument("--driver", action="append", help="only this one; may be repeated")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
+    try:
+        drivers = [find(name) for name in options.driver or sorted(every())]
+    except KeyError as error:
+        parser.error(f"there is no driver {error}; there are {', '.join(sorted(every()))}")
+    if len(drivers) == 1:
+        expect_one_driver()
     is_failed = False
     print(HEADING)
     with tempfile.TemporaryDirectory(prefix="tn-drill-") as folder, Servers(Path(folder)) as servers:
-        for name in options.driver or sorted(every()):
-            driver = find(name)
+        for driver in drivers:
             url, server = servers.new(driver.store)
-            asyncio.run(prepare(name, url))
-            with Drill(name, url, server=server, seed=options.seed) as drill:
+            asyncio.run(prepare(driver.name, url))
+            with Drill(driver.name, url, server=server, seed=options.seed) as drill:
                 for path in [p for p in [*driver.paths, *driver.naive] if p in (options.path or [p])]:
-                    rounds = options.rounds if path in driver.paths else options.naive_rounds
-                    restarts = 1 + rounds // 50 if options.restarts is None else options.restarts
+                    rounds = options.naive_rounds
+                    if path in driver.paths:
+                        rounds = share(options.rounds, driver, drivers, options.path or ())
+                    restarts = 1 + rounds // 100 if options.restarts is None else options.restarts
                     tally = drill.run(path, rounds, restarts=restarts)
-                    print(row(name, path, tally), flush=True)
+                    print(row(driver.name, path, tally), flush=True)
                     if path in driver.paths and not tally.is_safe:
                         is_failed = True
                         print(*drill.notes[:3], sep="\n")

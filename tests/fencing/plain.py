@@ -238,7 +238,13 @@ DRIVERS = {
         Driver("redis-async", "redis", AsyncRedisSession, "redis", TRANSACTIONLESS, rolls_back=False),
         # A file's fence has no room for numbers of operations.
         Driver(
-            "file", "file", FileSession, "file", without(TRANSACTIONLESS, "numbered"), without(NAIVE, "not numbered")
+            "file",
+            "file",
+            FileSession,
+            "file",
+            without(TRANSACTIONLESS, "numbered"),
+            without(NAIVE, "not numbered"),
+            is_stepped=False,
         ),
     )
 }

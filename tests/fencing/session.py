@@ -140,13 +140,14 @@ class Driver(NamedTuple):
     """One way to reach one kind of store: a pair of guard and store, with its ways to write.
 
     Attributes:
-        store: "sqlite", "postgresql", "mysql"; "redis", "file", "s3".
+        store: "sqlite", "postgresql", "mysql"; "redis", "file", "s3", "http".
         connect: makes a session; may be awaited for.
         guard: the guard's name in `tenure.fencing`.
         paths: ways to write that must lose nothing.
         naive: ways to write that must be found out.
         rolls_back: whether a block that ends with an error has done nothing.
         is_stepped: whether the public drill can step through the statements of `session.connection`.
+        tells_fence: whether a refusal says what the fence has seen, and whose; a service keeps that to itself.
     """
 
     name: str
@@ -157,6 +158,7 @@ class Driver(NamedTuple):
     naive: Mapping[str, Any] = NAIVE
     rolls_back: bool = True
     is_stepped: bool = True
+    tells_fence: bool = True
 
     async def session(self, url: str) -> Session:
         made = self.connect(url)

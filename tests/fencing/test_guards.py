@@ -85,7 +85,8 @@ def test_a_stale_holder_writes_nothing(rig: Rig) -> None:
         with pytest.raises(StaleToken) as refused:
             await add(old, grant(7))
         resource = {"file": old.connection, "s3": getattr(old, "resource", "")}.get(rig.driver.store, "orders")
-        assert (refused.value.resource, refused.value.token, refused.value.fence) == (resource, 7, 9)
+        seen = 9 if rig.driver.tells_fence else 0
+        assert (refused.value.resource, refused.value.token, refused.value.fence) == (resource, 7, seen)
         assert await new.value() == 2
         await new.rollback()
         await add(new, grant(9))
@@ -195,7 +196,8 @@ def test_a_token_of_another_authority_is_foreign_and_changes_nothing(rig: Rig) -
         for token in (5, 2_000):
             with pytest.raises(ForeignToken) as refused:
                 await add(one, grant(token, authority="etcd:c3/app"))
-            assert (refused.value.authority, refused.value.fenced_by) == ("etcd/app", "redis/app")
+            told = ("etcd/app", "redis/app") if rig.driver.tells_fence else ("", "")
+            assert (refused.value.authority, refused.value.fenced_by) == told
             with pytest.raises(ForeignToken):
                 await one.open(grant(token, authority="etcd:c3/app"))
         assert await one.fence() == 1_001
@@ -364,7 +366,8 @@ def test_a_rightful_holder_below_the_fence_raises_an_alarm_and_keeps_its_lease(r
             await one.open(lease.grant._replace(token=lease.token + 10, floor=lease.token + 10))
             with pytest.raises(FenceRegression) as refused:
                 await add(one, lease)
-            assert (refused.value.token, refused.value.fence) == (lease.token, lease.token + 10)
+            seen = lease.token + 10 if rig.driver.tells_fence else 0
+            assert (refused.value.token, refused.value.fence) == (lease.token, seen)
             assert lease.held
             with pytest.raises(StaleToken):
                 await add(one, lease.grant)  # nobody to ask

@@ -54,7 +54,13 @@ def test_what_is_written_is_read(state: State) -> None:
 def test_what_was_cut_off_is_refused(state: State, data: st.DataObject) -> None:
     body = encode(state)
     with pytest.raises(IncompatibleStore):
-        decode(body[: data.draw(st.integers(0, len(body) - 1))], "it")
+        decode(body[: -data.draw(st.integers(1, len(body)))], "it")
+
+
+def test_a_payload_that_was_cut_off_is_refused() -> None:
+    body = encode(State(Fence(7), "1" * 24, (), HERE, 5, b"12345"))
+    with pytest.raises(IncompatibleStore):
+        decode(body[:-1], "it")
 
 
 @pytest.mark.parametrize(
@@ -125,6 +131,7 @@ def test_a_writer_is_told_the_truth_or_that_nobody_knows() -> None:
             assert now == before
         elif told is Fate.VOID:
             assert not has_landed
+            assert now != before, "it could still land"
         else:
             assert chain.index(now) - chain.index(before) >= PAST
     assert seen == set(Fate)

@@ -15,6 +15,8 @@ import requests.auth
 import tenure
 from tenure import fencing
 from tenure.errors import FenceRegression, MissingToken, NotRaised, StaleToken, UsageError
+from tenure.integrations.asgi import FencingMiddleware as ASGIMiddleware
+from tenure.integrations.wsgi import FencingMiddleware as WSGIMiddleware
 from tests.fencing.web_apps import Counter, _django
 from tests.servers.processes import PATIENCE
 from tests.servers.web import serve_asgi, serve_wsgi
@@ -99,6 +101,27 @@ def test_a_door_lets_no_request_start_once_a_later_token_was_seen(serve: Any, tm
             assert put(url, {"Fencing-Token": f'"{token}";resource="counter"'}).status_code == status
         assert put(url, {}).status_code == 428
     assert seen == [7, 9, 9]
+
+
+@pytest.mark.parametrize("framework", ["asgi", "wsgi"])
+def test_a_write_without_a_token_never_reaches_an_application_that_asks_for_none(framework: str) -> None:
+    reached: list[str] = []
+
+    async def later(scope: Any, receive: Any, send: Any) -> None:
+        reached.append(scope["method"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    def at_once(environ: Any, start: Any) -> list[bytes]:
+        reached.append(environ["REQUEST_METHOD"])
+        start("200 OK", [])
+        return [b"done"]
+
+    made = serve_asgi(ASGIMiddleware(later)) if framework == "asgi" else serve_wsgi(WSGIMiddleware(at_once))
+    with made as url:
+        assert put(url, {}).status_code == 428
+        assert put(url, {}, "GET").status_code == 200
+    assert reached == ["GET"]
 
 
 def test_reads_need_no_token_unless_said_or_unless_the_handler_wants_it(serve: Any) -> None:

@@ -23,7 +23,7 @@ def missing() -> str | None:
 
 
 class S3Server(Server):
-    """One object store, empty at each start.
+    """One object store, which keeps what it has acknowledged.
 
     Attributes:
         url: its endpoint.

@@ -1,4 +1,9 @@
-"""Leases by a clock that the test moves: what a real client would see, in no time, the same each time."""
+"""Leases by a clock that the test moves: what a real client would see, in no time, the same each time.
+
+These clients do not go through `tests/contract`, whose scenarios let time pass by itself and let one thread wait while
+another one acts: here nothing passes unless the test moves the clock, and whoever waits moves it for all (tried, 47 of
+its 424 runs over the memory engine fail). The steps and the protocols are those that the contract holds that engine to.
+"""
 
 from __future__ import annotations
 

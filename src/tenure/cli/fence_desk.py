@@ -70,7 +70,7 @@ def advance(options: argparse.Namespace) -> int:
             )
         name = options.name or options.subject
         if not name:
-            raise UsageError("--name: the name whose holders write to this file is needed")
+            raise UsageError("--name: the name whose holders write there is needed")
         client, _ = connect(options)
         _confirm(options, f"Enter {clean(name)}, and raise the fence of {_what(options, where)} above {top}?")
         patience = NUMBERS_PATIENCE_S if options.wait is None else options.wait
@@ -128,7 +128,10 @@ def adopt(options: argparse.Namespace) -> int:
 
 def _behind(name: str, token: int, top: int) -> str:
     """Why entering anew was no remedy."""
-    later = "its engine's numbers do not follow a clock, and stay below"
+    later = (
+        "its engine's numbers follow no clock, and stay below: stop its clients, raise the `base` of its genesis "
+        f"record by {top} (the engine's page says where it lies), and try again"
+    )
     if abs(token - time.time_ns() // 1000) <= DAY_US:
         later = f"its engine's numbers follow a clock, and pass it in {duration((top - token) / 1e6)}: try again then"
     return f"{clean(name)}: its new token {token} is not above {top}; {later}. Nothing was changed"

@@ -119,8 +119,9 @@ advance RESOURCE          after a FenceRegression: enter the name anew, until it
 adopt RESOURCE            give the fence to the tokens of another authority, after its name has moved to another engine
 
 RESOURCE is in the database or Redis of --at URL: postgresql://, mysql://, sqlite:///path, redis://, redis+cluster://;
-or it is the file of --file PATH, and then not said. An argument is seen by every user of this host (ps): a URL with a
-password belongs into TENURE_FENCE_URL.
+or it is the object of --at s3://bucket/key[?endpoint_url=URL], or the file of --file PATH, and then not said. An
+argument is seen by every user of this host (ps): a URL with a password belongs into TENURE_FENCE_URL. The login of a
+bucket is boto3's own: AWS_ACCESS_KEY_ID, AWS_PROFILE and so on.
 
 check and write read TENURE_NAME, TENURE_TOKEN, TENURE_FLOOR and TENURE_AUTHORITY, which `tenure run` sets. `write`
 cannot know whether what feeds it has failed half-way: if it can, write to a file first, and let `write` have that with
@@ -321,7 +322,10 @@ def _check_fence(parser: Parser, options: argparse.Namespace) -> None:
         options.at = options.at or os.environ.get("TENURE_FENCE_URL")
         if not options.at:
             parser.error("which fence? --at URL, TENURE_FENCE_URL or --file PATH is needed")
-        if options.subject is None and what != "check":
+        if options.at.partition(":")[0].lower() == "s3":
+            if options.subject is not None:
+                parser.error("the object is what its own fence protects; leave out RESOURCE")
+        elif options.subject is None and what != "check":
             parser.error(f"`fence {what}` needs the RESOURCE")
     if what == "adopt" and not options.authority:
         parser.error("--authority KIND/NAMESPACE is needed")

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import inspect
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from weakref import WeakSet
 
 from tenure.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from tenure.fencing.keyspace.wires import ScriptWire
 
     Reach = Callable[[str], None]
 
@@ -164,6 +167,22 @@ def _redis(client: Any, reach: Reach) -> None:
 
     stepped(client, "execute_command")
     client.pipeline = stepped_pipeline
+    _step_guards_of_redis()
+
+
+@lru_cache(maxsize=1)
+def _step_guards_of_redis() -> None:
+    """Those take the client's connections and pass it by; so, as with SQLAlchemy, whoever runs is asked."""
+    from tenure.fencing.keyspace.wires import ScriptWire
+
+    run = ScriptWire.run
+
+    async def stepped(self: ScriptWire, script: Any, keys: Sequence[Any], values: Sequence[Any]) -> Any:
+        words = (part.decode("utf-8", "replace") if isinstance(part, bytes) else str(part) for part in (*keys, *values))
+        point(shown(" ".join(("EVALSHA", *words))))
+        return await run(self, script, keys, values)
+
+    ScriptWire.run = stepped  # type: ignore[method-assign]
 
 
 def _django(connection: Any, reach: Reach) -> None:

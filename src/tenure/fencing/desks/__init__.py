@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
     from tenure.fencing.rule import Fence
 
-FORMS: Final = "postgresql://..., mysql://..., sqlite:///path, redis://... or redis+cluster://host,host"
+FORMS: Final = (
+    "postgresql://..., mysql://..., sqlite:///path, redis://..., redis+cluster://host,host or s3://bucket/key"
+)
 
 _SQL: Final = ("postgresql", "postgres", "mysql", "sqlite")
 _REDIS: Final = ("redis", "rediss", "redis+unix", "redis+cluster", "rediss+cluster")
+
+_MODULES: Final = {**dict.fromkeys(_SQL, "sql"), **dict.fromkeys(_REDIS, "keyspace"), "s3": "objects"}
 
 
 class Desk(Protocol):
@@ -49,7 +53,7 @@ class Desk(Protocol):
 
 @contextmanager
 def at_url(url: str) -> Iterator[Desk]:
-    """Reach the fences of a database or a Redis.
+    """Reach the fences of a database or a Redis, or that of an object in a bucket.
 
     Raises:
         UsageError: the URL names no place of fences; it is not repeated, for it may hold a password.
@@ -57,10 +61,10 @@ def at_url(url: str) -> Iterator[Desk]:
         StoreUnavailable: it cannot be reached.
     """
     scheme = url.partition(":")[0].lower()
-    if scheme not in (*_SQL, *_REDIS):
+    if scheme not in _MODULES:
         raise UsageError(f"the place of the fence: {FORMS} is needed")
     try:
-        module = import_module(f"tenure.fencing.desks.{'sql' if scheme in _SQL else 'keyspace'}")
+        module = import_module(f"tenure.fencing.desks.{_MODULES[scheme]}")
         desk: Desk = module.reach(url)
     except ImportError as error:
         raise SetupError(f"{scheme}: {error.name} is not installed") from error

@@ -89,7 +89,9 @@ def wire(client: Any) -> Wire:
     raise UsageError(f"connection: a client of redis-py is needed, not {type(client).__name__}")
 
 
-class _Base:
+class ScriptWire:
+    """What all of them share: a script is asked for by its hash, and sent whole where the server does not know it."""
+
     has_slots = False
 
     def __init__(self, client: Any) -> None:
@@ -112,7 +114,7 @@ class _Base:
         return ()
 
 
-class Blocking(_Base):
+class Blocking(ScriptWire):
     """A client of one server, which blocks."""
 
     is_async = False
@@ -142,7 +144,7 @@ class Blocking(_Base):
             pool.release(connection)
 
 
-class Aio(_Base):
+class Aio(ScriptWire):
     """A client of one server, for asyncio."""
 
     is_async = True
@@ -218,7 +220,7 @@ class BlockingCluster(Blocking):
             return self.client.commands_parser.get_keys(connection, *words) or ()
 
 
-class AioCluster(_Base):
+class AioCluster(ScriptWire):
     """A client of a cluster, for asyncio."""
 
     is_async = True

@@ -94,9 +94,14 @@ def fate(before: State | None, after: State, now: State | None) -> Fate:
 
 def lifted(before: State | None, proof: Proof, nonce: str) -> State:
     """The state after a raise: the same payload, a higher fence."""
+    return moved(before, raised(before.fence if before else Fence(), proof), nonce)
+
+
+def moved(before: State | None, fence: Fence, nonce: str) -> State:
+    """The state with another fence: the same payload."""
     if before is None:
-        return State(raised(Fence(), proof), nonce)
-    return before._replace(fence=raised(before.fence, proof), nonce=nonce, past=_past(before))
+        return State(fence, nonce)
+    return before._replace(fence=fence, nonce=nonce, past=_past(before))
 
 
 def written(before: State, proof: Proof, nonce: str, data: bytes | None) -> State:

@@ -1,0 +1,52 @@
+"""One text of a module replaced, in this process, for as long as a block lasts.
+
+The mutant's functions take the places of the module's own, wherever those were imported to; its classes and constants
+stay, so that an error of the mutant is still caught by whoever waits for it. That is cheap, and enough for what runs in
+the test's own process; the drill's holders have processes of their own, and for them `test_mutants.py` copies the tree.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def mutated(name: str, text: str, replacement: str) -> Iterator[None]:
+    """Replace a text, which occurs once in the module."""
+    original = import_module(name)
+    assert original.__file__ is not None
+    source = Path(original.__file__).read_text("utf-8")
+    assert source.count(text) == 1, f"{name}: the text to change is not there, or not unique"
+    mutant = ModuleType(name)
+    mark = f"{original.__file__} (mutant)"
+    exec(compile(source.replace(text, replacement), mark, "exec"), mutant.__dict__)  # noqa: S102 - the tree's own text
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in list(vars(mutant).items()):
+            mine = vars(original).get(key)
+            if isinstance(value, type) and isinstance(mine, type) and value.__module__ == name:
+                for attribute, made in vars(value).items():
+                    if _code(made) == mark:
+                        patch.setattr(mine, attribute, made)
+                setattr(mutant, key, mine)
+            elif _code(value) == mark:
+                for module in [m for n, m in sys.modules.items() if n.startswith(("tenure", "tests"))]:
+                    if vars(module).get(key) is mine:
+                        patch.setattr(module, key, value)
+        yield
+
+
+def _code(made: Any) -> str:
+    """Where a function, or what is made of one, was written."""
+    made = made.fget if isinstance(made, property) else made
+    made = getattr(made, "__wrapped__", made)
+    return made.__code__.co_filename if isinstance(made, FunctionType) else ""
