@@ -37,7 +37,9 @@ STANDBY = "standby"
 
 
 def _program(name: str) -> str | None:
-    """Where a program of the server is; Debian leaves them off the PATH."""
+    """Where a program of the server is; Debian leaves them off the PATH. TENURE_TESTS_POSTGRES names another folder."""
+    if folder := os.environ.get("TENURE_TESTS_POSTGRES"):
+        return shutil.which(name, path=folder)
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4]))
     return shutil.which(name) or (str(found[-1]) if found else None)
 
