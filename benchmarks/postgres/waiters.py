@@ -39,7 +39,8 @@ def _mix(processes: int, threads: int, quick: bool) -> Rounds:
             2 if quick else 3,
             processes=processes,
             threads=threads,
-            seconds=3.0,
+            # Longer than the first requests of 256 waiters take, which come all at once.
+            seconds=5.0,
             section=SECTION,
             make=makers(server),
             meter=lambda: written(server),
