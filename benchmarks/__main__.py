@@ -15,10 +15,14 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import cycle, fencing, fencing_http, handover, leases, postgres, reaction, startup, table, waiters
+from benchmarks import cycle, fencing, fencing_http, handover, leases, reaction, startup, table, waiters
 from benchmarks.etcd import handover as etcd_handover
 from benchmarks.etcd import leases as etcd_leases
 from benchmarks.etcd import waiters as etcd_waiters
+from benchmarks.postgres import cycle as postgres_cycle
+from benchmarks.postgres import handover as postgres_handover
+from benchmarks.postgres import leases as postgres_leases
+from benchmarks.postgres import waiters as postgres_waiters
 from benchmarks.redis import cycle as redis_cycle
 from benchmarks.redis import fencing as redis_fencing
 from benchmarks.redis import handover as redis_handover
@@ -55,7 +59,10 @@ SCENARIOS: dict[str, Callable[[bool], list[Row]]] = {
     "zookeeper-handover": zookeeper_handover.run,
     "zookeeper-waiters": zookeeper_waiters.run,
     "zookeeper-leases": zookeeper_leases.run,
-    "postgresql": postgres.run,
+    "postgresql-cycle": postgres_cycle.run,
+    "postgresql-handover": postgres_handover.run,
+    "postgresql-waiters": postgres_waiters.run,
+    "postgresql-leases": postgres_leases.run,
 }
 
 

@@ -96,10 +96,7 @@ def settings(
         raise UsageError(f"url: a string or a Redis client is needed, not {type(url).__name__}")
     if ttl is None and (given := options.get("ttl") or os.environ.get("TENURE_TTL")):
         ttl = number("ttl", given)
-    if namespace is None:
-        namespace = options.get("namespace") or os.environ.get("TENURE_NAMESPACE") or "tenure"
-    if not isinstance(namespace, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", namespace):
-        raise UsageError("namespace: 1 to 64 letters, digits, dots, dashes and underscores")
+    namespace = checked_namespace(options.get("namespace") if namespace is None else namespace)
     wanted = _names("require", require)
     for source in (options.get("require"), os.environ.get("TENURE_REQUIRE")):
         wanted |= {word.strip() for word in (source or "").split(",") if word.strip()}
@@ -188,6 +185,15 @@ def seconds(argument: str, value: Any, least: float, most: float) -> Seconds:
 def wait(value: Any, argument: str = "wait") -> Seconds | None:
     """How long to wait: seconds from 0, or None for ever."""
     return None if value is None else seconds(argument, value, 0.0, SECONDS_MOST)
+
+
+def checked_namespace(value: Any) -> str:
+    """Whose names they are: what was said, else the environment, else "tenure"."""
+    if value is None:
+        value = os.environ.get("TENURE_NAMESPACE") or "tenure"
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value):
+        raise UsageError("namespace: 1 to 64 letters, digits, dots, dashes and underscores")
+    return value
 
 
 def name(value: Any) -> str:

@@ -6,6 +6,7 @@ Nothing is held after an error once the keeper has paid; a lost connection is no
 from __future__ import annotations
 
 import contextlib
+import signal
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -18,6 +19,7 @@ from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.protocols.ledger import Ledger
 from tenure.runtimes import native
 from tests.faces.faults import FAULTS, during
+from tests.faces.programs import heard, program
 from tests.faces.watched import SLACK, Attempt, Looped, Told, has_paid, waits
 from tests.postgres.rig import LONG, PATIENCE, PERIOD, TTL, listens, locked, through
 from tests.servers import clock, postgres
@@ -108,24 +110,32 @@ def test_a_fault_during_a_heartbeat_is_not_a_lost_lease(
 
 
 def test_an_acquire_that_is_never_answered_is_unknown_and_nothing_is_left_of_it(
-    client: AnyClient, witness: Client, proxy: Proxy
+    client: AnyClient, witness: Client, proxy: Proxy, server: PostgresServer, schema: str
 ) -> None:
     proxy.drop("replies")
     with pytest.raises(OutcomeUnknown):
         client.lock("n", wait=0.5).acquire()
+    # Not a guess: the store did get it, and drew its number; the keeper, whose requests pass, may have closed it since.
+    assert server.run(f"SELECT last > 0 FROM \"{schema}\".names WHERE name = 'tenure:n'") == [(True,)]  # noqa: S608
     proxy.heal()
     until(lambda: has_paid(client), "the keeper has paid")
     assert witness.names() == []
 
 
 def test_positive_control_without_abandon_an_unanswered_acquire_stays(
-    client: AnyClient, witness: Client, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    server: PostgresServer, url: str, witness: Client, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Ledger, "abandon", lambda self, claim: None)
-    proxy.drop("replies")
-    with pytest.raises(OutcomeUnknown):
-        client.lock("n", wait=0.5).acquire()
-    assert witness.names() == ["n"]
+    with Client(through(proxy, server, url), ttl=LONG) as client:
+        client.lock("warm").acquire().release()
+        proxy.drop("replies")
+        attempt: Attempt[Any] = Attempt(client.lock("n", wait=0.2).try_acquire)
+        until(lambda: witness.inspect("n").holders, "the store has it")
+        proxy.cut()
+        proxy.heal()
+        assert isinstance(attempt.end(), OutcomeUnknown)
+        client.lock("other").acquire().release()
+        assert len(witness.inspect("n").holders) == 1
 
 
 @pytest.mark.parametrize("how", ["rst", "fin"])
@@ -190,6 +200,35 @@ def test_positive_control_a_heartbeat_that_lists_no_grants_leaves_the_waiter_wai
         assert not attempt.ended_at
         proxy.cut()  # which makes it look
         attempt.outcome().release()
+
+
+# -- the client -------------------------------------------------------------------------------------------------------
+
+
+def test_a_client_that_is_stopped_past_its_ttl_says_lost_at_its_first_instruction(url: str, witness: Client) -> None:
+    code = """
+with tenure.Client(url, ttl=1.5) as client:
+    lease = client.lock("n").acquire()
+    say("held", lease.token)
+    in_time = True
+    while True:
+        before = client._core.now()
+        if not lease.held:
+            break
+        in_time = in_time and before < lease.deadline
+    say("lost", lease.lost.name, in_time)
+"""
+    witness.lock("warm").acquire().release()
+    with program(code, url) as process:
+        token = int(heard(process).split()[1])
+        process.send_signal(signal.SIGSTOP)
+        begun = native.now()
+        with witness.lock("n", wait=20) as successor:
+            assert successor.token > token
+            assert native.now() - begun < TTL + SLACK
+            process.send_signal(signal.SIGCONT)
+            assert heard(process) == "lost DEADLINE True"
+            assert successor.held
 
 
 # -- the server's end -------------------------------------------------------------------------------------------------

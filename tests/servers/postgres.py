@@ -27,12 +27,19 @@ from tests.servers.processes import HOST, PATIENCE, Server, until
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tests.servers.certificates import Certificates
+
 USER = "tenure"
 """The superuser of the database; no password is asked."""
 
+STANDBY = "standby"
+"""What a standby calls itself, for `synchronous_standby_names`."""
+
 
 def _program(name: str) -> str | None:
-    """Where a program of the server is; Debian leaves them off the PATH."""
+    """Where a program of the server is; Debian leaves them off the PATH. TENURE_TESTS_POSTGRES names another folder."""
+    if folder := os.environ.get("TENURE_TESTS_POSTGRES"):
+        return shutil.which(name, path=folder)
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4]))
     return shutil.which(name) or (str(found[-1]) if found else None)
 
@@ -86,6 +93,9 @@ class PostgresServer(Server):
         file_most: bytes to which any of its files may grow; beyond, it finds its disk full. 0: no limit; may be changed
             for the next start.
         clock: let the test move its clocks; see `Clock`.
+        certificates: speak TLS too; whoever comes by TLS as the user `client` must show that certificate.
+        standby_of: a running server, of which this one is made a standby, by streaming replication.
+        primary_port: where the standby finds it; its own port by default.
         extra: settings such as `max_connections=20`.
 
     Attributes:
@@ -97,7 +107,15 @@ class PostgresServer(Server):
     """Ends open connections too."""
 
     def __init__(
-        self, *, fsync: bool = False, clock: bool = False, file_most: int = 0, extra: Sequence[str] = ()
+        self,
+        *,
+        fsync: bool = False,
+        clock: bool = False,
+        file_most: int = 0,
+        certificates: Certificates | None = None,
+        standby_of: PostgresServer | None = None,
+        primary_port: int = 0,
+        extra: Sequence[str] = (),
     ) -> None:
         super().__init__("postgres")
         self._clock = Clock(os.path.join(self.folder, "clock")) if clock else None
@@ -109,11 +127,19 @@ class PostgresServer(Server):
         owner = _owner()
         if owner is not None:
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
-        initdb = [*_demoted(), _program("initdb") or "initdb", "-D", self._data, "-U", USER]
-        # Small segments of the log: they must stay below what a file may grow to.
-        segments = ["--wal-segsize=1"] if file_most else []
+        if standby_of is not None:
+            self._copy(standby_of, primary_port or standby_of.port)
+        else:
+            options = ["-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"]
+            # Small segments of the log: they must stay below what a file may grow to.
+            self._make("initdb", *options, *(["--wal-segsize=1"] if file_most else []))
+        if certificates is not None:
+            self._guard(certificates)
+
+    def _make(self, program: str, *options: str) -> None:
+        """Make the data's folder."""
         done = subprocess.run(
-            [*initdb, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions", *segments],
+            [*_demoted(), _program(program) or program, "-D", self._data, *options],
             cwd=self.folder,
             env=self.environment(),
             capture_output=True,
@@ -123,7 +149,28 @@ class PostgresServer(Server):
         )
         if done.returncode:
             self.close()
-            raise processes.ServerFailed(f"initdb failed:\n{done.stdout[-1000:]}{done.stderr[-1000:]}")
+            raise processes.ServerFailed(f"{program} failed:\n{done.stdout[-1000:]}{done.stderr[-1000:]}")
+
+    def _copy(self, primary: PostgresServer, port: int) -> None:
+        self._make("pg_basebackup", "-d", primary.url, "-X", "stream", "-c", "fast", "--no-sync")
+        Path(self._data, "standby.signal").touch()
+        # A cut is noticed soon, and made good soon.
+        self._settings += [
+            f"primary_conninfo=host={HOST} port={port} user={USER} application_name={STANDBY}",
+            "wal_retrieve_retry_interval=100ms",
+            "wal_receiver_timeout=1s",
+        ]
+
+    def _guard(self, certificates: Certificates) -> None:
+        self._settings += [
+            "ssl=on",
+            f"ssl_cert_file={certificates.server}",
+            f"ssl_key_file={certificates.server_key}",
+            f"ssl_ca_file={certificates.authority}",
+        ]
+        rules = Path(self._data, "pg_hba.conf")
+        ours = [f"hostssl all client {HOST}/32 cert", f"hostssl all secret {HOST}/32 scram-sha-256"]
+        rules.write_text("\n".join([*ours, rules.read_text("utf-8")]), "utf-8")
 
     def kill(self) -> None:
         """As any server's; returns when its backends are gone too, without which it does not start again."""

@@ -72,6 +72,8 @@ class PostgresEngine(Engine):
         # What was opened closes in the opposite order, also if opening failed half-way.
         self._closing = ExitStack()
         self._disowning = ExitStack()
+        # The connection of `open`, ready for the first request: to connect takes time, which a short ttl has not.
+        self._spare: list[Link] = []
 
     def open(self) -> None:
         link = self._dial(OPEN_MOST, wait_here)
@@ -84,8 +86,11 @@ class PostgresEngine(Engine):
             self._is_pooled = self._is_pooled or answer.value != b"%d" % link.backend_pid
             if self._parsed.create:
                 migrate(link, self._parsed.schema)
-        finally:
+            self._prepare(link, OPEN_MOST, wait_here)
+        except BaseException:
             link.close()
+            raise
+        self._spare.append(link)
         is_deaf = self._is_pooled and self._parsed.listen_conninfo is None
         self._address = (POLLS if is_deaf else LISTENS) + native.new_id()
 
@@ -99,17 +104,25 @@ class PostgresEngine(Engine):
     def _dial_for_steps(self, timeout: Seconds, wait: Waiter) -> Link:
         """Connect, for requests of locks."""
         end = time.monotonic() + timeout
+        with suppress(IndexError):
+            spare = self._spare.pop()
+            if not spare.is_stale():
+                return spare
+            spare.close()
         link = self._dial(timeout, wait)
+        try:
+            self._prepare(link, max(0.001, end - time.monotonic()), wait)
+        except BaseException:
+            link.close()
+            raise
+        return link
+
+    def _prepare(self, link: Link, timeout: Seconds, wait: Waiter) -> None:
         if not self._is_pooled:
             try:
-                link.prepare(self._known.hot, max(0.001, end - time.monotonic()), wait)
+                link.prepare(self._known.hot, timeout, wait)
             except OSError as error:
-                link.close()
                 raise StoreUnavailable(str(unknown(error, timeout))) from error
-            except BaseException:
-                link.close()
-                raise
-        return link
 
     def _listen(self, timeout: Seconds) -> Link:
         """Connect, past a pooler if need be, and listen."""
@@ -205,6 +218,12 @@ class PostgresEngine(Engine):
 
     def disown(self) -> None:
         self._disowning.close()
+        self._let_go()
 
     def close(self) -> None:
         self._closing.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        while self._spare:
+            self._spare.pop().close()

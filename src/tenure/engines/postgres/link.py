@@ -284,7 +284,11 @@ def dial(conninfo: str, timeout: Seconds, wait: Waiter, options: str = READ_COMM
 
 def _given(conninfo: str) -> dict[str, str]:
     parsed = conninfo_to_dict(conninfo)
-    return {key: str(value) for key, value in parsed.items() if key in KEEPALIVES or key == "application_name"}
+    given = {key: str(value) for key, value in parsed.items() if key in KEEPALIVES or key == "application_name"}
+    if "," in str(parsed.get("host", "")) and "target_session_attrs" not in parsed:
+        # libpq would take the first that answers, for ever: after a fail-over that may be a standby.
+        given["target_session_attrs"] = "read-write"
+    return given
 
 
 class Unpassed(StoreUnavailable):

@@ -33,8 +33,8 @@ def schema_text() -> str:
 
 
 def steps_text() -> str:
-    """The statements that make the functions, or replace them."""
-    return _read("steps.sql")
+    """The statements that make the functions, or replace them. What ends them sets how all of them are planned."""
+    return _read("transactions.sql") + _read("steps.sql")
 
 
 def steps_hash() -> str:

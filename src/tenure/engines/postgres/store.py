@@ -329,7 +329,8 @@ def _named(ref: ClaimRef) -> dict[str, Any]:
 
 
 def _contender(row: Sequence[Any]) -> Contender:
-    number, kind, permits, limit, client, host, pid, info = row
-    # A number is the wall clock at which the claim entered, unless the clock has been set back since.
-    since = UtcTime(number / 1e6)
+    number, kind, permits, limit, client, host, pid, info, *begun = row
+    # A number is the wall clock at which the claim entered, unless the clock has been set back since. A transaction of
+    # somebody's own has none that could be seen before its commit, and says when it began.
+    since = UtcTime((begun[0] if begun else number) / 1e6)
     return Contender(number, Mode(_KINDS[kind], permits, limit), False, client, host, pid, info, since)

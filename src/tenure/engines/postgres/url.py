@@ -73,9 +73,7 @@ def parse(url: str) -> PostgresUrl:
         UsageError: the URL is none of these; nothing was touched.
     """
     conninfo, ours, shown = _split(url, _OURS + _LIBPQ)
-    schema = ours.get("schema", "tenure")
-    if _SCHEMA.fullmatch(schema) is None or schema.lower().startswith("pg_"):
-        raise UsageError("url: option schema takes up to 63 letters, digits and underscores, and no pg_ in front")
+    schema = schema_name(ours.get("schema", "tenure"), "url: option schema")
     create = ours.get("create", "no")
     if create not in ("yes", "no"):
         raise UsageError("url: option create takes yes or no")
@@ -92,6 +90,17 @@ def parse(url: str) -> PostgresUrl:
         _poll(ours.get("poll")),
         shown,
     )
+
+
+def schema_name(value: object, what: str = "schema") -> str:
+    """Where the tables are; a name that needs no quotes.
+
+    Raises:
+        UsageError: it is none; `what` is wrong.
+    """
+    if not isinstance(value, str) or _SCHEMA.fullmatch(value) is None or value.lower().startswith("pg_"):
+        raise UsageError(f"{what} takes up to 63 letters, digits and underscores, and no pg_ in front")
+    return value
 
 
 def _split(url: str, allowed: tuple[str, ...]) -> tuple[str, dict[str, str], str]:

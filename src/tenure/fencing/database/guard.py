@@ -58,6 +58,21 @@ class Section:
             )
         await self._raise()
 
+    async def join(self) -> None:
+        """Raise the fence in the transaction that has begun, to be kept with its commit.
+
+        Only for one that is READ COMMITTED, whose proof is its own, and that reads what it protects afterwards (D1).
+        Waits for the open transactions of an earlier holder.
+
+        Raises:
+            StaleToken, ForeignToken: refused; nothing was raised.
+            MissingTable, MissingRow: there is no fence to raise.
+        """
+        last = self._place.raising[-1]
+        verdict, fence = await self._lift(last.read, last.write)
+        if verdict is not Verdict.NOT_RAISED:
+            await settle(verdict, fence, self._proof, self._holder, is_async=self._database.is_async)
+
     async def enter(self) -> None:
         """Begin the user's transaction with a check; or only check, in one that has begun."""
         if self._is_inside:

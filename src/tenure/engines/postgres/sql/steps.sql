@@ -235,6 +235,7 @@ DECLARE
     c placed;
     last placed;
     removed integer := 0;
+    is_free boolean;
 BEGIN
     LOOP
         prefix := holders(p_name);
@@ -267,6 +268,12 @@ BEGIN
     END LOOP;
     FOREACH c IN ARRAY prefix LOOP
         IF c.floor = 0 THEN
+            is_free := coalesce(is_free, is_open(p_name));
+            IF NOT is_free THEN
+                -- A transaction of somebody's own holds the name, and tells nobody when it ends: look again, and again.
+                PERFORM tell(c, 0, 0, asking);
+                CONTINUE;
+            END IF;
             UPDATE claims SET floor = (prefix[1]).number WHERE name = p_name AND number = c.number;
             PERFORM tell(c, c.number, (prefix[1]).number, asking);
         END IF;
@@ -311,12 +318,18 @@ END
 $$;
 
 -- Session, address and microseconds left of each. One that is over by the clock, in a row that somebody else has locked,
--- is worth another look soon, and not at once for ever.
-CREATE OR REPLACE FUNCTION peers(needed placed[], at bigint) RETURNS json LANGUAGE plpgsql STABLE AS $$
+-- is worth another look soon, and not at once for ever. Where no claim blocks, a transaction does, which tells nobody when
+-- it ends: the next look is later, the longer the claim has waited.
+--
+-- since   when the claim entered
+CREATE OR REPLACE FUNCTION peers(needed placed[], at bigint, since bigint) RETURNS json LANGUAGE plpgsql STABLE AS $$
 DECLARE
     c placed;
     found json[] := '{}';
 BEGIN
+    IF cardinality(needed) = 0 THEN
+        RETURN json_build_array(json_build_array('', '', greatest(20000, least(250000, (at - since) / 8))));
+    END IF;
     FOREACH c IN ARRAY needed LOOP
         found := found || json_build_array(c.session, c.address,
             CASE WHEN ends_us(c) > at THEN ends_us(c) - at ELSE 20000 END);
@@ -401,10 +414,16 @@ BEGIN
         IF p_stolen IS NULL THEN
             PERFORM relax();
         END IF;
-        RETURN json_build_array('waits', c.number, 0, p_stolen, p_life, 0, peers(needed, at));
+        RETURN json_build_array('waits', c.number, 0, p_stolen, p_life, 0, peers(needed, at, c.number));
     END IF;
     -- Settling, or what `blocked` removed, may have told it just now.
     SELECT floor INTO told FROM claims WHERE name = p_name AND number = c.number;
+    IF told = 0 AND NOT is_open(p_name) THEN
+        IF p_stolen IS NULL THEN
+            PERFORM relax();
+        END IF;
+        RETURN json_build_array('waits', c.number, 0, p_stolen, p_life, 0, peers(needed, at, c.number));
+    END IF;
     RETURN json_build_array('holds', c.number,
         CASE WHEN told > 0 THEN told ELSE (prefix[1]).number END, p_stolen, p_life, 0, '[]'::json);
 END
@@ -429,6 +448,7 @@ DECLARE
     g genesis := begin_step(p_format, p_store, p_commits, p_patience_ms);
     last_number bigint;
     is_extended boolean := false;
+    is_blocked boolean;
     s sessions;
     at bigint;
     new_number bigint;
@@ -488,14 +508,15 @@ BEGIN
             other := coalesce(other, 0);
         END IF;
     END IF;
-    IF cardinality(needed) > 0 AND p_at_once THEN
+    is_blocked := cardinality(needed) > 0 OR NOT is_open(p_name);
+    IF is_blocked AND p_at_once THEN
         IF NOT is_extended THEN
             PERFORM relax();
         END IF;
-        RETURN json_build_array('busy', 0, 0, steals, which, other, peers(needed, at));
+        RETURN json_build_array('busy', 0, 0, steals, which, other, peers(needed, at, at));
     END IF;
     -- Never drawn before the wait for the row: a late drawer would overtake a rightful holder (B7).
-    new_number := greatest(last_number + 1, at, g.base + 1);
+    new_number := greatest(last_number + 1, at, g.base + 1, (SELECT last_value FROM given) + 1);
     IF new_number > 9007199254740991 THEN
         RETURN json_build_array('exhausted');
     END IF;
@@ -504,7 +525,7 @@ BEGIN
         RETURN json_build_array('ceiling', new_number);
     END IF;
     new_floor := CASE
-        WHEN cardinality(needed) > 0 THEN 0
+        WHEN is_blocked THEN 0
         WHEN cardinality(prefix) > 0 THEN (prefix[1]).number
         ELSE new_number
     END;
@@ -519,7 +540,7 @@ BEGIN
         IF NOT is_extended THEN
             PERFORM relax();
         END IF;
-        RETURN json_build_array('waits', new_number, 0, steals, which, other, peers(needed, at));
+        RETURN json_build_array('waits', new_number, 0, steals, which, other, peers(needed, at, at));
     END IF;
     RETURN json_build_array('holds', new_number, new_floor, steals, which, other, '[]'::json);
 END
@@ -769,18 +790,22 @@ END
 $$;
 
 -- The queue of a name, in order; reads only, so the dead not yet passed over are still shown.
--- Replies [[number, kind, permits, limit, client, host, pid, info], ...].
+-- Replies [[number, kind, permits, limit, client, host, pid, info], ...]; in front, without a number and with its start
+-- at the end, a transaction that holds it.
 CREATE OR REPLACE FUNCTION inspect(
     p_format integer, p_store text, p_commits text, p_patience_ms integer, p_name text
 ) RETURNS json LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     PERFORM begin_step(p_format, p_store, p_commits, p_patience_ms);
     RETURN (
-        SELECT coalesce(json_agg(json_build_array(
-                   c.number, c.kind, c.permits, c."limit",
-                   coalesce(s.client, ''), coalesce(s.host, ''), coalesce(s.pid, 0), c.info) ORDER BY c.number), '[]')
-          FROM claims c LEFT JOIN sessions s ON s.id = c.session
-         WHERE c.name = p_name
+        SELECT coalesce(json_agg(shown ORDER BY place), '[]') FROM (
+            SELECT 0 AS place, held_by(p_name) AS shown
+             UNION ALL
+            SELECT c.number, json_build_array(
+                       c.number, c.kind, c.permits, c."limit",
+                       coalesce(s.client, ''), coalesce(s.host, ''), coalesce(s.pid, 0), c.info)
+              FROM claims c LEFT JOIN sessions s ON s.id = c.session
+             WHERE c.name = p_name) queue
     );
 END
 $$;
@@ -823,7 +848,7 @@ $$;
 -- Whose store this is; asked before anything is known. Replies [format, id, steps, the largest number known, clock].
 CREATE OR REPLACE FUNCTION genesis_of() RETURNS json LANGUAGE sql STABLE SECURITY DEFINER AS $$
     SELECT json_build_array(format, id, steps,
-               greatest(retired, (SELECT coalesce(max(last), 0) FROM names)), now_us())
+               greatest(retired, (SELECT coalesce(max(last), 0) FROM names), (SELECT last_value FROM given)), now_us())
       FROM genesis
 $$;
 

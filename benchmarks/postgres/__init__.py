@@ -1,0 +1,1 @@
+"""The scenarios on a PostgreSQL server that waits for its disk."""
