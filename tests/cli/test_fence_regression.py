@@ -20,7 +20,7 @@ from tenure.engines.zookeeper import jute
 from tests.servers import etcd, zookeeper
 from tests.servers.etcd import EtcdServer
 from tests.servers.zookeeper import ZooKeeperServer
-from tests.zookeeper.test_operation import Hand
+from tests.zookeeper.rig import Hand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
