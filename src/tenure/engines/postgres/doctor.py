@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from tenure.engines import diagnosis
 from tenure.engines.postgres.facts import Facts, ask_all
 from tenure.engines.postgres.migrate import steps_hash
-from tenure.engines.postgres.store import DAY_US, SPOKEN
+from tenure.engines.postgres.store import SPOKEN
 from tenure.engines.postgres.transport_blocking import CONNECTIONS_MOST
 from tenure.errors import UnsafeSetup
 from tenure.findings import Examination, Finding, Grade
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
     from tenure.engines.postgres.link import Link, Waiter
     from tenure.engines.postgres.url import PostgresUrl
     from tenure.model import Seconds
-
-OFFSET_MOST: Final = 0.5
-"""Seconds by which two clocks that are kept by NTP never differ."""
-
-TRIPS_LEAST: Final = 20
-"""Round trips that fit into the patience of a renewal, or a busy network makes it fail."""
 
 FULL: Final = 0.9
 """The share of the connections from which on they are nearly used up."""
@@ -246,62 +241,25 @@ def vacuum(facts: Facts) -> Finding:
 
 def clock_offset(facts: Facts, ttl: Seconds) -> Finding:
     """How far the server's clock is from this host's."""
-    found = f"the server's clock is {facts.offset:+.4f} s from this host's (± {facts.error:.4f} s)"
-    # What is certain: the round trip may have been slow in one direction only.
-    certain = max(0.0, abs(facts.offset) - facts.error)
-    if certain <= min(OFFSET_MOST, ttl / 10):
-        return Finding("clock_offset", Grade.OK, found)
-    return Finding(
-        "clock_offset",
-        Grade.DANGER if certain > ttl / 10 else Grade.WARNING,
-        found,
-        "One of the two is wrong. Sessions end by the server's clock: when it is set, or after a fail-over to a server "
-        "with another one, leases end early or late by so much.",
-        "Let NTP or chrony keep the clocks of all hosts.",
-    )
+    return diagnosis.clock_offset(facts.offset, facts.error, ttl)
 
 
 def numbers(facts: Facts) -> Finding:
     """How far the numbers are ahead of the clock (B7)."""
     if facts.record is None:
         return Finding("numbers", Grade.INFO, "not known: there is no schema to read")
-    here_us = int(native.utc() * 1e6)
-    ahead_us = facts.record.largest - here_us - int(facts.offset * 1e6)
-    if max(ahead_us, facts.record.largest - here_us) > DAY_US:
-        return Finding(
-            "numbers",
-            Grade.DANGER,
-            f"the largest token is {(facts.record.largest - here_us) / DAY_US:.1f} days ahead of this host's clock",
-            "Clients refuse to open: one of the clocks was, or is, wrong.",
-            "Set the clock, or use another schema if the numbers came from a wrong one.",
-        )
-    if ahead_us <= 0:
-        return Finding("numbers", Grade.OK, "the largest token is not ahead of the server's clock")
-    return Finding(
-        "numbers",
-        Grade.WARNING,
-        f"the largest token is {ahead_us / 1e6:.3f} s ahead of the server's clock",
-        "Tokens keep rising while the server keeps its data; if it loses them before its clock has caught up, they "
-        "fall.",
-        "Set the server's clock right. After a crash under synchronous_commit=off it catches up within a minute.",
+    return diagnosis.numbers(
+        facts.record.largest,
+        int(native.utc() * 1e6),
+        facts.offset,
+        apart="schema",
+        advice="Set the server's clock right. After a crash without synced commits it catches up within a minute.",
     )
 
 
 def round_trip(facts: Facts, ttl: Seconds) -> Finding:
     """Whether a renewal has time for what networks do."""
-    median, patience = facts.trip, ttl / 6
-    found = f"median {median * 1e3:.2f} ms, worst {max(facts.trips) * 1e3:.2f} ms of {len(facts.trips)}; ttl {ttl:g} s"
-    if median * TRIPS_LEAST <= patience:
-        return Finding("round_trip", Grade.OK, found)
-    hopeless = median >= patience
-    return Finding(
-        "round_trip",
-        Grade.DANGER if hopeless else Grade.WARNING,
-        found,
-        f"A renewal waits {patience:.3g} s (ttl/6) for its answer, which is "
-        + ("less than one round trip: each fails." if hopeless else f"{patience / median:.0f} round trips."),
-        f"A ttl of {median * TRIPS_LEAST * 6:.2g} s or more.",
-    )
+    return diagnosis.round_trip(facts.trip, max(facts.trips), len(facts.trips), ttl)
 
 
 def statement_timeout(facts: Facts, ttl: Seconds) -> Finding:

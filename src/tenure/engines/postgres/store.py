@@ -11,6 +11,7 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from tenure.engines.diagnosis import refuse_future
 from tenure.errors import IncompatibleStore, OutcomeUnknown, SetupError, StoreUnavailable, TenureError, UnsafeSetup
 from tenure.model import Contender, Instant, Kind, Mode, Queue, UtcTime, holders
 from tenure.ports import Beat, ClaimRef, Message, Peer, Place, SessionFacts, Standing
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 FORMAT: Final = 1
 SPOKEN: Final = (1,)
-
-DAY_US: Final = 86_400_000_000
 
 IDLE_S: Final = 3600.0
 """Seconds without a claim after which the row of a name is collected."""
@@ -259,13 +258,8 @@ class PostgresStore:
                 in_force=found,
                 spoken=SPOKEN,
             )
-        ahead = largest - int(native.utc() * 1e6)
-        if ahead > DAY_US:
-            raise UnsafeSetup(
-                f"the largest token given is {ahead / DAY_US:.1f} days ahead of this host's clock (the server's is "
-                f"{clock / 1e6 - native.utc():+.1f} s from it): one of them is wrong. Set the clock, or use another "
-                "schema if its numbers came from a wrong one"
-            )
+        here = native.utc()
+        refuse_future(largest, int(here * 1e6), "use another schema", offset=clock / 1e6 - here)
         self._known.id = store_id
 
     def _explained(self, answer: Answer) -> Exception:
