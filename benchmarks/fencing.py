@@ -2,10 +2,15 @@
 
 One connection, one row, a server that waits for its disk as in earnest (`fsync = on`); and, as a remark, one that does
 not, where the round trips are all there is. The turns go in batches, A B A B ..., each batch a sample.
+
+The guard is one statement more, whatever the rest of the transaction is. What that costs in parts of it depends on what
+else there is to wait for, so the disk's own sync stands beside it, and a statement that does nothing.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 WARM_UP = 2
+PAGE = 8192
+SYNCS = 200
 
 
 def run(quick: bool) -> list[Row]:
@@ -31,10 +38,10 @@ def run(quick: bool) -> list[Row]:
     if reason := postgres.missing():
         raise OSError(reason)
     batches, turns = (10, 100) if quick else (30, 200)
-    return [_row(batches, turns, fsync=True), _row(batches, turns, fsync=False)]
+    return [*_rows(batches, turns, fsync=True), *_rows(batches, turns, fsync=False)]
 
 
-def _row(batches: int, turns: int, *, fsync: bool) -> Row:
+def _rows(batches: int, turns: int, *, fsync: bool) -> list[Row]:
     with PostgresServer(fsync=fsync) as server, psycopg.connect(server.url) as connection:
         connection.execute(fencing.schema("postgresql").encode())
         connection.execute("CREATE TABLE counter (id integer PRIMARY KEY, v bigint NOT NULL)")
@@ -49,20 +56,39 @@ def _row(batches: int, turns: int, *, fsync: bool) -> Row:
             with fencing.psycopg(connection, 7, resource="orders"):
                 work(connection)
 
-        times: dict[Callable[[], None], list[float]] = {fenced: [], bare: []}
+        def longer() -> None:
+            with connection.transaction():
+                connection.execute("SELECT %s::text", ["orders"]).fetchone()
+                work(connection)
+
+        times: dict[Callable[[], None], list[float]] = {fenced: [], bare: [], longer: []}
         for batch in range(WARM_UP + batches):
             for turn, found in times.items():
                 taken = _time(turn, turns)
                 if batch >= WARM_UP:
                     found.append(taken)
-    return Row(
-        f"a fenced transaction of PostgreSQL, fsync {'on' if fsync else 'off'}",
-        "us",
-        Samples("fenced", times[fenced]),
-        bound=Samples("the same without", times[bare]),
-        judge="bound",
-        at_most=1.25 if fsync else None,
-    )
+        synced = _synced(server.folder) if fsync else []
+    what = f"a fenced transaction of PostgreSQL, fsync {'on' if fsync else 'off'}"
+    bound = Samples("the same without", times[bare])
+    rows = [
+        Row(what, "us", Samples("fenced", times[fenced]), bound=bound, judge="bound", at_most=1.25 if fsync else None),
+        Row(f"{what}: with SELECT in place of the guard", "us", Samples("", times[longer]), bound=bound, judge="bound"),
+    ]
+    return [*rows, Row("the disk's sync of 8 kB", "us", Samples("fdatasync", synced))] if synced else rows
+
+
+def _synced(folder: str) -> list[float]:
+    """Microseconds that the disk takes to have a page that was written anew."""
+    taken = []
+    with tempfile.TemporaryFile(dir=folder) as file:
+        os.pwrite(file.fileno(), bytes(PAGE * SYNCS), 0)
+        os.fsync(file.fileno())
+        for at in range(SYNCS):
+            os.pwrite(file.fileno(), os.urandom(PAGE), at * PAGE)
+            begun = time.perf_counter()
+            os.fdatasync(file.fileno())
+            taken.append((time.perf_counter() - begun) * 1e6)
+    return taken
 
 
 def work(connection: psycopg.Connection[Any]) -> None:
