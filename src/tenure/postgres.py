@@ -197,8 +197,8 @@ def _section(database: Database, grant: Grant, fence: str | Row) -> Section:
 
 def _explained(error: Exception, schema: str) -> Exception | None:
     """A refusal in the words of tenure; None for what else a driver raises, which stays as it is."""
-    # SQLAlchemy keeps the driver's error as `orig`, Django as the cause.
-    told = getattr(error, "orig", None) or error.__cause__ or error
+    # SQLAlchemy keeps the driver's error as `orig`, Django as the context.
+    told = getattr(error, "orig", None) or error.__context__ or error
     state = getattr(error, "sqlstate", None) or getattr(told, "sqlstate", None)
     said = str(told).partition("\n")[0]
     if state in _MISSING:
