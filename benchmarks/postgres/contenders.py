@@ -34,6 +34,9 @@ BOUND: Final = "ring of commit + NOTIFY"
 ALONE: Final = "sections alone"
 
 
+GIVE_UP_MS: Final = 10_000
+
+
 class Pals:
     """Advisory locks of a session: no lease, no token, and nothing is written. A connection for each that waits."""
 
@@ -109,9 +112,10 @@ class RingWorker:
         self._pass = b""
 
     def enter(self) -> None:
-        """Wait for the turn."""
+        """Wait for the turn; in vain for some seconds, long after the round, if the one before never took its own."""
         while not self._has_turn:
-            self._poll.poll()
+            if not self._poll.poll(GIVE_UP_MS):
+                return
             self._listener.pgconn.consume_input()
             while self._listener.pgconn.notifies() is not None:
                 self._has_turn = True

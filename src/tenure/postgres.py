@@ -162,7 +162,10 @@ async def _hold(database: Database, name: str, key: str, wait: Seconds, schema: 
     try:
         row = await database.fetch(call, {"format": FORMAT, "name": key, "wait": int(wait * 1e6)})
     except Exception as error:
-        raise _explained(error, schema) from error
+        explained = _explained(error, schema)
+        if explained is None:
+            raise
+        raise explained from error
     verdict, *more = json.loads(row[0] if row else "[null]")
     if verdict == "holds":
         if not await database.has_begun():
@@ -192,10 +195,10 @@ def _section(database: Database, grant: Grant, fence: str | Row) -> Section:
     return Section(database, table(database.dialect, proof.resource), proof, None)
 
 
-def _explained(error: Exception, schema: str) -> Exception:
-    """A refusal in the words of tenure; what else the driver raises stays as it is."""
-    # SQLAlchemy keeps the driver's error as `orig`, Django as the cause.
-    told = getattr(error, "orig", None) or error.__cause__ or error
+def _explained(error: Exception, schema: str) -> Exception | None:
+    """A refusal in the words of tenure; None for what else a driver raises, which stays as it is."""
+    # SQLAlchemy keeps the driver's error as `orig`, Django as the context.
+    told = getattr(error, "orig", None) or error.__context__ or error
     state = getattr(error, "sqlstate", None) or getattr(told, "sqlstate", None)
     said = str(told).partition("\n")[0]
     if state in _MISSING:
@@ -206,4 +209,4 @@ def _explained(error: Exception, schema: str) -> Exception:
         )
     if state == "42501":
         return UnsafeSetup(f"a right is missing: {said}; run GRANT USAGE ON SCHEMA {schema} TO this user")
-    return error
+    return None

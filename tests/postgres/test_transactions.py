@@ -14,6 +14,7 @@ from tenure.errors import StaleToken
 from tenure.ports import ClaimRef, Standing
 from tenure.runtimes import native
 from tenure.runtimes.blocking import run
+from tests.faces.programs import output
 from tests.faces.watched import SLACK, Attempt, Looped, waits
 from tests.postgres.connections import CONNECTIONS, AsyncPG, Blocking
 from tests.postgres.rig import LONG, Shelf, locked
@@ -90,6 +91,28 @@ def test_leases_and_transactions_exclude_each_other_and_their_tokens_rise(
         assert waiting.ended_at - committed < SLACK
         assert lease.token > grant.token
         lease.release()
+
+
+def test_django_holds_a_name_in_an_atomic_block(server: PostgresServer, url: str, schema: str) -> None:
+    code = """
+from django.conf import settings
+named = dict(NAME="postgres", USER="tenure", HOST="127.0.0.1", PORT=int(sys.argv[1]))
+settings.configure(DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", **named}})
+import django
+django.setup()
+from django.db import connection, transaction
+from tenure import postgres
+for schema in (sys.argv[2], "nowhere"):
+    try:
+        with transaction.atomic():
+            say(postgres.hold(connection, "n", schema=schema).name)
+        postgres.hold(connection, "n", schema=schema)
+    except tenure.TenureError as error:
+        say(type(error).__name__)
+connection.close()
+"""
+    Client(url).migrate()
+    assert output(code, str(server.port), schema) == ["n", "UsageError", "IncompatibleStore"]
 
 
 def test_autocommit_is_refused_by_each_driver(server: PostgresServer, url: str, schema: str) -> None:

@@ -406,11 +406,11 @@ def test_a_release_that_a_crash_brought_back_is_repeated_by_its_client(schema: s
     with PostgresServer(fsync=True, extra=LAZY) as server:
         url = f"{server.url}?schema={schema}&create=yes"
         # A renewal after the start, which a busy machine makes slow, in time for the lease and for whoever waits.
-        with Client(url, ttl=9.0) as client, Client(url) as other:
+        with Client(url, ttl=15.0) as client, Client(url) as other:
             kept = client.lock("kept").acquire()
             client.lock("n").acquire().release()
             server.restart()
             assert client.names() == ["kept", "n"], "the release was synced: this test shows nothing"
-            with other.lock("n", wait=8.0):
+            with other.lock("n", wait=14.0):
                 assert kept.held
             kept.release()
