@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import tenure
 from tenure.observe.log import silence
 from tests.fencing.drivers import MODULES, find
-from tests.fencing.mutating import mutated
+from tests.fencing.mutating import changed
 from tests.fencing.paths import Fault
 from tests.servers.processes import PATIENCE
 
@@ -111,8 +111,8 @@ def act(pipe: Connection, setting: Setting) -> None:
     """The life of a holder."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     silence()
-    changed = mutated(*setting.change) if setting.change else nullcontext()
-    with changed, tenure.Client(setting.locks, ttl=600) as client, suppress(EOFError, BrokenPipeError):
+    change = changed(setting.change) if setting.change else nullcontext()
+    with change, tenure.Client(setting.locks, ttl=600) as client, suppress(EOFError, BrokenPipeError):
         asyncio.run(_Holder(pipe, setting, client).live())
 
 

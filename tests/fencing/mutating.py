@@ -1,4 +1,4 @@
-"""One text of a module replaced, in this process, for as long as a block lasts.
+"""One text of tenure replaced, in this process, for as long as a block lasts.
 
 The mutant's functions take the places of the module's own, wherever those were imported to; its classes and constants
 stay, so that an error of the mutant is still caught by whoever waits for it.
@@ -13,16 +13,41 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import tenure
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 class Change(NamedTuple):
-    """One text of a module, and what is to stand there."""
+    """One text of a file, and what is to stand there; the file's path begins below the package."""
 
-    module: str
+    file: str
     text: str
     replacement: str
+
+
+@contextmanager
+def changed(change: Change) -> Iterator[None]:
+    """Make a change, in a module, or in SQL or Lua that nobody has read yet."""
+    file, text, replacement = change
+    if file.endswith(".py"):
+        with mutated(f"tenure.{file.removesuffix('.py').replace('/', '.')}", text, replacement):
+            yield
+        return
+    path = Path(tenure.__file__).parent / file
+    found = path.read_text("utf-8")
+    assert found.count(text) == 1, f"{file}: the text to change is not there, or not unique"
+    mutant = found.replace(text, replacement)
+    with ExitStack() as undoing:
+        for method, content in (("read_text", mutant), ("read_bytes", mutant.encode())):
+            plain = getattr(Path, method)
+
+            def read(self: Path, *args: Any, _plain: Any = plain, _content: Any = content, **named: Any) -> Any:
+                return _content if self == path else _plain(self, *args, **named)
+
+            _put(undoing, Path, method, read)
+        yield
 
 
 @contextmanager

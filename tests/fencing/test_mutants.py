@@ -1,8 +1,7 @@
 """The drill is tested: guards with one rule taken out, each of which it must find out.
 
-A mutant is one text replaced, which occurs exactly once in its file. Where it is a module's, the holders make the change
-before they live; where it is SQL or Lua, it is made in a copy of the tree, and the drill runs in a process of its own,
-with the copy first on the path. The mutants of the rule itself are in `test_rule.py`.
+A mutant is one text replaced, which occurs exactly once in its file; the holders make the change before they live. The
+mutants of the rule itself are in `test_rule.py`.
 """
 
 # ruff: noqa: E501 - texts of the tree stand on one line each
@@ -10,12 +9,6 @@ with the copy first on the path. The mutants of the rule itself are in `test_rul
 from __future__ import annotations
 
 import asyncio
-import os
-import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -29,8 +22,6 @@ if TYPE_CHECKING:
     from tests.fencing.servers import Servers
 
 ROUNDS = 40
-
-ROOT = Path(__file__).parents[2]
 
 
 class Mutant(NamedTuple):
@@ -70,41 +61,12 @@ MUTANTS = (
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[f"{m.rule}-{m.what}-{m.path}" for m in MUTANTS])
-def test_the_drill_finds_out_a_guard_without(mutant: Mutant, servers: Servers, tmp_path: Path) -> None:
+def test_the_drill_finds_out_a_guard_without(mutant: Mutant, servers: Servers) -> None:
     if reason := missing(find(mutant.driver).store):
         pytest.skip(reason)
-    lost, denied = in_holders(mutant, servers) if mutant.file.endswith(".py") else in_a_copy(mutant, tmp_path)
-    assert lost if mutant.lost else denied
-
-
-def in_holders(mutant: Mutant, servers: Servers) -> tuple[int, int]:
-    """What was lost and denied by holders that have changed their module."""
     url, server = servers.new(find(mutant.driver).store)
     asyncio.run(prepare(mutant.driver, url))
-    change = Change(f"tenure.{mutant.file.removesuffix('.py').replace('/', '.')}", mutant.text, mutant.replacement)
+    change = Change(mutant.file, mutant.text, mutant.replacement)
     with Drill(mutant.driver, url, server=server, change=change) as drill:
-        tally = drill.run(mutant.path, ROUNDS, restarts=1)
-    return tally.lost, tally.denied
-
-
-def in_a_copy(mutant: Mutant, tmp_path: Path) -> tuple[int, int]:
-    """The same of a whole drill with a copy of the tree."""
-    shutil.copytree(ROOT / "src" / "tenure", tmp_path / "tenure", ignore=shutil.ignore_patterns("__pycache__"))
-    target = tmp_path / "tenure" / mutant.file
-    text = target.read_text("utf-8")
-    assert text.count(mutant.text) == 1, f"{mutant.what}: the text to change is not there, or not unique"
-    target.write_text(text.replace(mutant.text, mutant.replacement), "utf-8")
-    command = [sys.executable, "-m", "tests.fencing.drill", "--rounds", str(ROUNDS)]
-    done = subprocess.run(
-        [*command, "--driver", mutant.driver, "--path", mutant.path],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    line = re.search(rf"^{mutant.driver} +{mutant.path} +{ROUNDS} +\d+ +\d+ +(\d+) +(\d+)", done.stdout, re.MULTILINE)
-    assert line is not None, done.stdout[-2000:] + done.stderr[-2000:]
-    assert done.returncode == 1
-    return int(line[1]), int(line[2])
+        tally = drill.run(mutant.path, ROUNDS)
+    assert tally.lost if mutant.lost else tally.denied
