@@ -442,6 +442,17 @@ def test_a_bucket_that_is_not_there_is_a_refusal(bucket: Any, hold: Any, capsys:
     assert "NoSuchBucket" in capsys.readouterr().err
 
 
+def test_an_endpoint_of_the_environment_is_told_without_its_login(
+    hold: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://u:secret@127.0.0.1:1")
+    hold(7)
+    assert main(["fence", "check", "--at", "s3://b/k"]) == 69
+    told = capsys.readouterr().err
+    assert "127.0.0.1:1" in told
+    assert "secret" not in told
+
+
 def test_a_store_that_ignores_conditions_moves_no_fence(
     bucket: Any, hold: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,12 +12,13 @@ import os
 import signal
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tenure
 from tenure.observe.log import silence
 from tests.fencing.drivers import MODULES, find
+from tests.fencing.mutating import changed
 from tests.fencing.paths import Fault
 from tests.servers.processes import PATIENCE
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from tenure.model import Grant
+    from tests.fencing.mutating import Change
     from tests.fencing.session import Session
 
 SHM = "/dev/shm"  # noqa: S108 - a folder of its own is made there
@@ -77,11 +79,13 @@ class Setting(NamedTuple):
         driver: the name of the driver through which it reaches the store.
         url: the store.
         locks: the engine of its leases.
+        change: made in tenure before it lives, to see whether the drill notices.
     """
 
     driver: str
     url: str
     locks: str
+    change: Change | None = None
 
 
 class Run(NamedTuple):
@@ -107,7 +111,8 @@ def act(pipe: Connection, setting: Setting) -> None:
     """The life of a holder."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     silence()
-    with tenure.Client(setting.locks, ttl=600) as client, suppress(EOFError, BrokenPipeError):
+    change = changed(setting.change) if setting.change else nullcontext()
+    with change, tenure.Client(setting.locks, ttl=600) as client, suppress(EOFError, BrokenPipeError):
         asyncio.run(_Holder(pipe, setting, client).live())
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from tenure.model import Grant
+    from tests.fencing.mutating import Change
     from tests.fencing.session import Driver, Session
     from tests.servers.processes import Server
 
@@ -152,11 +153,13 @@ class Reader:
 class Drill:
     """Rounds over one store, path after path, by the same two processes."""
 
-    def __init__(self, driver: str, url: str, *, server: Server | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, driver: str, url: str, *, server: Server | None = None, seed: int = 0, change: Change | None = None
+    ) -> None:
         self._driver, self._server = driver, server
         self._random = random.Random(seed)  # noqa: S311 - a test's
         with ExitStack() as stack:
-            setting = Setting(driver, url, f"sqlite://{stack.enter_context(new_folder())}/locks.db")
+            setting = Setting(driver, url, f"sqlite://{stack.enter_context(new_folder())}/locks.db", change)
             self._reader = Reader(driver, url)
             stack.callback(self._reader.close)
             self._first, self._second = Actor(setting), Actor(setting)

@@ -1,23 +1,53 @@
-"""One text of a module replaced, in this process, for as long as a block lasts.
+"""One text of tenure replaced, in this process, for as long as a block lasts.
 
 The mutant's functions take the places of the module's own, wherever those were imported to; its classes and constants
-stay, so that an error of the mutant is still caught by whoever waits for it. That is cheap, and enough for what runs in
-the test's own process; the drill's holders have processes of their own, and for them `test_mutants.py` copies the tree.
+stay, so that an error of the mutant is still caught by whoever waits for it.
 """
 
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pytest
+import tenure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+class Change(NamedTuple):
+    """One text of a file, and what is to stand there; the file's path begins below the package."""
+
+    file: str
+    text: str
+    replacement: str
+
+
+@contextmanager
+def changed(change: Change) -> Iterator[None]:
+    """Make a change, in a module, or in SQL or Lua that nobody has read yet."""
+    file, text, replacement = change
+    if file.endswith(".py"):
+        with mutated(f"tenure.{file.removesuffix('.py').replace('/', '.')}", text, replacement):
+            yield
+        return
+    path = Path(tenure.__file__).parent / file
+    found = path.read_text("utf-8")
+    assert found.count(text) == 1, f"{file}: the text to change is not there, or not unique"
+    mutant = found.replace(text, replacement)
+    with ExitStack() as undoing:
+        for method, content in (("read_text", mutant), ("read_bytes", mutant.encode())):
+            plain = getattr(Path, method)
+
+            def read(self: Path, *args: Any, _plain: Any = plain, _content: Any = content, **named: Any) -> Any:
+                return _content if self == path else _plain(self, *args, **named)
+
+            _put(undoing, Path, method, read)
+        yield
 
 
 @contextmanager
@@ -30,19 +60,24 @@ def mutated(name: str, text: str, replacement: str) -> Iterator[None]:
     mutant = ModuleType(name)
     mark = f"{original.__file__} (mutant)"
     exec(compile(source.replace(text, replacement), mark, "exec"), mutant.__dict__)  # noqa: S102 - the tree's own text
-    with pytest.MonkeyPatch.context() as patch:
+    with ExitStack() as undoing:
         for key, value in list(vars(mutant).items()):
             mine = vars(original).get(key)
             if isinstance(value, type) and isinstance(mine, type) and value.__module__ == name:
                 for attribute, made in vars(value).items():
                     if _code(made) == mark:
-                        patch.setattr(mine, attribute, made)
+                        _put(undoing, mine, attribute, made)
                 setattr(mutant, key, mine)
             elif _code(value) == mark:
                 for module in [m for n, m in sys.modules.items() if n.startswith(("tenure", "tests"))]:
                     if vars(module).get(key) is mine:
-                        patch.setattr(module, key, value)
+                        _put(undoing, module, key, value)
         yield
+
+
+def _put(undoing: ExitStack, owner: Any, name: str, value: Any) -> None:
+    undoing.callback(setattr, owner, name, vars(owner)[name])
+    setattr(owner, name, value)
 
 
 def _code(made: Any) -> str:

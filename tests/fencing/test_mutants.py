@@ -1,27 +1,27 @@
 """The drill is tested: guards with one rule taken out, each of which it must find out.
 
-A mutant is a copy of the tree with one text replaced, which occurs exactly once in its file; the drill runs in a process
-of its own, with the copy first on the path. The mutants of the rule itself are in `test_rule.py`.
+A mutant is one text replaced, which occurs exactly once in its file; the holders make the change before they live. The
+mutants of the rule itself are in `test_rule.py`.
 """
 
 # ruff: noqa: E501 - texts of the tree stand on one line each
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-from typing import NamedTuple
+import asyncio
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from tests.fencing.drill import Drill, prepare
 from tests.fencing.drivers import find
+from tests.fencing.mutating import Change
 from tests.fencing.servers import missing
 
-ROOT = Path(__file__).parents[2]
+if TYPE_CHECKING:
+    from tests.fencing.servers import Servers
+
+ROUNDS = 40
 
 
 class Mutant(NamedTuple):
@@ -53,31 +53,20 @@ MUTANTS = (
     Mutant("D1", "nobody raises", "fencing/keyspace/section.py", "if not self._is_raised or self._proof.seq:", "if False:", "redis", "guarded", lost=False),
     Mutant("D1", "the replacement is not checked", "fencing/files/guard.py", "if verdict is Verdict.ACCEPTED:", "if True:", "file", "guarded"),
     Mutant("B8", "equal tokens are stale", "fencing/rule.py", "fence.intent) > proof.token", "fence.intent) >= proof.token", "sqlite3", "guarded", lost=False),
+    Mutant("B8", "a late PUT lands", "fencing/objects/bucket.py", 'condition = {"IfNoneMatch": "*"} if before is None else {"IfMatch": before.etag}', "condition = {}", "s3", "guarded"),
+    Mutant("D1", "who has not raised works", "fencing/objects/guard.py", "if found is not None and verdict is Verdict.ACCEPTED:", "if found is not None and verdict in (Verdict.ACCEPTED, Verdict.NOT_RAISED):", "s3", "guarded twice"),
+    Mutant("B8", "numbers are not sent", "fencing/web/sender.py", "prove(lease, resource, seq)", "prove(lease, resource, None)", "httpx", "numbered"),
 )  # fmt: skip
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[f"{m.rule}-{m.what}-{m.path}" for m in MUTANTS])
-def test_the_drill_finds_out_a_guard_without(mutant: Mutant, tmp_path: Path) -> None:
+def test_the_drill_finds_out_a_guard_without(mutant: Mutant, servers: Servers) -> None:
     if reason := missing(find(mutant.driver).store):
         pytest.skip(reason)
-    shutil.copytree(ROOT / "src" / "tenure", tmp_path / "tenure", ignore=shutil.ignore_patterns("__pycache__"))
-    target = tmp_path / "tenure" / mutant.file
-    text = target.read_text("utf-8")
-    assert text.count(mutant.text) == 1, f"{mutant.what}: the text to change is not there, or not unique"
-    target.write_text(text.replace(mutant.text, mutant.replacement), "utf-8")
-    command = [sys.executable, "-m", "tests.fencing.drill", "--rounds", "40"]
-    done = subprocess.run(
-        [*command, "--driver", mutant.driver, "--path", mutant.path],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    line = re.search(rf"^{mutant.driver} +{mutant.path} +40 +\d+ +\d+ +(\d+) +(\d+)", done.stdout, re.MULTILINE)
-    assert line is not None, done.stdout[-2000:] + done.stderr[-2000:]
-    lost, denied = int(line[1]), int(line[2])
-    assert done.returncode == 1
-    assert lost if mutant.lost else denied, done.stdout
+    url, server = servers.new(find(mutant.driver).store)
+    asyncio.run(prepare(mutant.driver, url))
+    change = Change(mutant.file, mutant.text, mutant.replacement)
+    with Drill(mutant.driver, url, server=server, change=change) as drill:
+        tally = drill.run(mutant.path, ROUNDS)
+    assert tally.lost if mutant.lost else tally.denied

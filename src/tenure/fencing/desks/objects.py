@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from tenure.fencing.rule import Fence
 
 PATIENCE_S: Final = 10
+
+_LOGIN: Final = re.compile(r"//[^/\s]*@")
 
 _USAGE: Final = (
     "the place of the fence: s3://bucket/key is needed, with ?endpoint_url=http://host:port where the store is not "
@@ -138,4 +141,5 @@ def _reaching() -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    # The environment may name an endpoint with a login, and botocore names the endpoint.
+    return _LOGIN.sub("//***@", " ".join(str(error).split()))
