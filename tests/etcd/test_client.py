@@ -12,7 +12,7 @@ import pytest
 
 from tenure import Client
 from tenure.engines.etcd.transport_blocking import CONNECTIONS_MOST
-from tests.cancellation.test_every_moment import acquire_of, interrupted_at, release_of
+from tests.cancellation.moments import SCENES, at_every_moment
 from tests.etcd.rig import fresh, through, waits
 from tests.faces.programs import GREENLETS
 from tests.faces.watched import Attempt
@@ -22,7 +22,9 @@ from tests.servers.processes import until
 from tests.servers.proxy import Proxy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from tests.cancellation.moments import Scene
 
 pytestmark = pytest.mark.skipif(etcd.missing() is not None, reason=etcd.missing() or "")
 
@@ -85,27 +87,10 @@ def test_fifty_threads_hold_fifty_names_at_once(url: str) -> None:
         assert client.names() == []
 
 
-@pytest.mark.parametrize("scene", [acquire_of, release_of])
+@pytest.mark.parametrize("scene", SCENES)
 @pytest.mark.filterwarnings("ignore")  # a lease that nobody got is collected, and so is a coroutine not yet begun
-def test_ctrl_c_at_any_moment(
-    server: EtcdServer, scene: Callable[[Client], tuple[Callable[[], object], Callable[[], object]]]
-) -> None:
-    seen: list[str] = []
-    while True:
-        url = fresh(server.url)
-        with Client(url, ttl=2) as victim, Client(url) as other:
-            do, then = scene(victim)
-            other.names()
-            where = interrupted_at(len(seen) + 1, do)
-            if where is None:
-                break
-            seen.append(where)
-            then()
-            until(lambda: not other.names(), f"nothing is left after Ctrl-C at {where}")
-            for one in (victim, other):
-                one.lock("name", wait=3).acquire().release()
-    print(len(seen), "moments")
-    assert len(seen) > 15
+def test_ctrl_c_at_any_moment(url: str, scene: Scene) -> None:
+    at_every_moment(url, scene)
 
 
 def test_the_rights_that_the_docs_ask_for_are_enough() -> None:

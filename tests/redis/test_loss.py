@@ -185,7 +185,7 @@ def test_a_loss_beside_a_new_connection_is_not_taken_for_the_life_in_which_a_ses
     known.note([b"\r\nrun_id:1\r\nmaster_replid:1\r\nevicted_keys:0\r\n"])
     with socket_wire(server) as plain:
         run(RedisStore(plain, "tenure", known, native.now).authority(5.0))
-    wire = Slow(server.address)
+    wire = Slow(server.socket_path)
     try:
         card = SessionCard("s", LONG, "", "", "", 1)
         entry = Entry(card, True, False, 1, "tenure:n", EXCLUSIVE, 0.0, "", False, False)

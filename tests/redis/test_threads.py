@@ -12,7 +12,7 @@ import pytest
 
 from tenure import Client, OutcomeUnknown, StoreUnavailable
 from tenure.engines.redis.transport_blocking import CONNECTIONS_MOST
-from tests.cancellation.test_every_moment import acquire_of, interrupted_at, release_of
+from tests.cancellation.moments import SCENES, at_every_moment
 from tests.faces.programs import heard, program, tell
 from tests.faces.watched import Attempt, has_paid, waits
 from tests.redis.rig import listens, through
@@ -22,7 +22,9 @@ from tests.servers.proxy import Proxy
 from tests.servers.redis import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from tests.cancellation.moments import Scene
 
 pytestmark = pytest.mark.skipif(redis.missing() is not None, reason=redis.missing() or "")
 
@@ -147,24 +149,7 @@ client.close()
     held.release()
 
 
-@pytest.mark.parametrize("scene", [acquire_of, release_of])
+@pytest.mark.parametrize("scene", SCENES)
 @pytest.mark.filterwarnings("ignore")  # a lease that nobody got is collected, and so is a coroutine not yet begun
-def test_ctrl_c_at_any_moment(
-    server: RedisServer, scene: Callable[[Client], tuple[Callable[[], object], Callable[[], object]]]
-) -> None:
-    seen: list[str] = []
-    while True:
-        url = f"{server.url}/{len(seen) + 1}"
-        with Client(url, ttl=2) as victim, Client(url) as other:
-            do, then = scene(victim)
-            other.names()
-            where = interrupted_at(len(seen) + 1, do)
-            if where is None:
-                break
-            seen.append(where)
-            then()
-            until(lambda: not other.names(), f"nothing is left after Ctrl-C at {where}")
-            for one in (victim, other):
-                one.lock("name", wait=3).acquire().release()
-    print(len(seen), "moments")
-    assert len(seen) > 15
+def test_ctrl_c_at_any_moment(server: RedisServer, scene: Scene) -> None:
+    at_every_moment(server.url, scene)

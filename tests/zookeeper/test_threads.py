@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from tenure import Client, OutcomeUnknown, StoreUnavailable
-from tests.cancellation.test_every_moment import acquire_of, interrupted_at, release_of
+from tests.cancellation.moments import SCENES, at_every_moment
 from tests.servers import zookeeper
 from tests.servers.processes import until
 from tests.servers.proxy import Proxy
@@ -17,8 +17,7 @@ from tests.zookeeper.rig import LONG, Attempt, has_paid, through
 from tests.zookeeper.rig import url as url_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from tests.cancellation.moments import Scene
     from tests.servers.zookeeper import ZooKeeperServer
 
 pytestmark = pytest.mark.skipif(zookeeper.missing() is not None, reason=zookeeper.missing() or "")
@@ -94,24 +93,7 @@ def test_fifty_threads_behind_a_failing_network_all_end_and_leave_nothing(server
         assert client.names() == []
 
 
-@pytest.mark.parametrize("scene", [acquire_of, release_of])
+@pytest.mark.parametrize("scene", SCENES)
 @pytest.mark.filterwarnings("ignore")  # a lease that nobody got is collected, and so is a coroutine not yet begun
-def test_ctrl_c_at_any_moment(
-    server: ZooKeeperServer, scene: Callable[[Client], tuple[Callable[[], object], Callable[[], object]]]
-) -> None:
-    seen: list[str] = []
-    while True:
-        url = url_of(server, f"/{scene.__name__}-{len(seen) + 1}")
-        with Client(url, ttl=2) as victim, Client(url) as other:
-            do, then = scene(victim)
-            other.names()
-            where = interrupted_at(len(seen) + 1, do)
-            if where is None:
-                break
-            seen.append(where)
-            then()
-            until(lambda: not other.names(), f"nothing is left after Ctrl-C at {where}")
-            for one in (victim, other):
-                one.lock("name", wait=3).acquire().release()
-    print(len(seen), "moments")
-    assert len(seen) > 15
+def test_ctrl_c_at_any_moment(server: ZooKeeperServer, scene: Scene) -> None:
+    at_every_moment(url_of(server, f"/{scene.__name__}"), scene)
