@@ -9,7 +9,7 @@ import pytest
 
 from tenure.errors import OutcomeUnknown, StoreUnavailable, UsageError
 from tenure.model import EXCLUSIVE, Instant, LeaseState, LossReason
-from tenure.observe import Lost, Renewed, Suspect
+from tenure.observe import Lost, Released, Renewed, Suspect
 from tenure.ports import Message
 from tenure.protocols.claim import Ask
 from tenure.protocols.keep import Stop
@@ -383,6 +383,38 @@ def test_a_release_without_an_answer_is_repeated_until_it_is_answered(world: Wor
     pass_time(world, 10)
     assert world.queues() == {}
     assert member.ledger.debts == {}
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_release_that_comes_after_the_keeper_has_paid_for_it_is_no_loss(world: World, answered: bool) -> None:
+    """A loop that stood still between the debt and the request: the keeper's thread did not."""
+    member = world.member(ttl=30)
+    claim = member.hold()
+    if not answered:
+        member.keeper_store.faults["close"] = [OutcomeUnknown("lost")] * 20
+    process = member.release(claim)
+    world.run(lambda: at(process, "close, before its effect"), seconds=0)
+    world.run(lambda: world.queues() == {}, seconds=30 / 6 + 1, without=process)
+    world.run(lambda: not answered or not member.ledger.debts, seconds=1, without=process)
+    world.run(lambda: process.is_done, seconds=1)
+    assert (process.result, process.error, claim.lost) == (None, None, None)
+    assert [event.confirmed for event in member.events if isinstance(event, Released)] == [answered]
+    assert not any(isinstance(event, Lost) for event in member.events)
+
+
+def test_a_release_that_comes_after_the_keeper_has_missed_the_claim_is_a_loss(world: World) -> None:
+    """The control: what the keeper did not find either was not released, but lost."""
+    member, thief = world.member(ttl=30), world.member(ttl=30)
+    claim = member.hold()
+    process = member.release(claim)
+    world.run(lambda: at(process, "close, before its effect"), seconds=0)
+    stolen = world.start(thief.store.steal("name", claim.number, 1.0))
+    world.run(lambda: stolen.is_done, seconds=0, without=process)
+    world.run(lambda: not member.ledger.debts, seconds=30 / 6 + 1, without=process)
+    assert not process.is_done
+    world.run(lambda: process.is_done, seconds=1)
+    assert process.result is LossReason.STOLEN
+    assert claim.lost is LossReason.STOLEN
 
 
 def test_debts_that_cannot_be_paid_within_a_ttl_retire_the_session(world: World) -> None:

@@ -373,12 +373,12 @@ async def release(ledger: Ledger, store: QueueStore, claim: Claim) -> LossReason
     Cancellation: safe; the keeper closes the claim.
     """
     now = ledger.runtime.now()
-    closing = ledger.begin_release(claim, now)
-    if closing is None:
+    debt = ledger.begin_release(claim, now)
+    if debt is None:
         return claim.lost
     held = now - claim.granted_at
     try:
-        there = (await store.close([closing], claim.session.patience))[0]
+        there = (await store.close([debt.closing], claim.session.patience))[0]
     except (StoreUnavailable, OutcomeUnknown):
         ledger.press(claim)
         ledger.emit(Released(claim.name, claim.number, held, confirmed=False))
@@ -388,9 +388,11 @@ async def release(ledger: Ledger, store: QueueStore, claim: Claim) -> LossReason
         ledger.press(claim)
         raise
     ledger.debts.pop(claim, None)
-    if there:
+    # A caller that was held up between its debt and its request may come after the keeper, which paid the debt for it:
+    # then the claim is gone because it was released, and not lost.
+    if there or debt.found or (debt.is_sent and debt.found is None):
         if ledger.watched:
-            ledger.emit(Released(claim.name, claim.number, held, confirmed=True))
+            ledger.emit(Released(claim.name, claim.number, held, confirmed=there or debt.found is True))
             ledger.flush()
         return None
     # "Not yours" is a loss: somebody else may have worked under this name meanwhile.

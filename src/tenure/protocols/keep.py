@@ -297,6 +297,9 @@ async def _pay(ledger: Ledger, store: QueueStore, failures: int = 1) -> set[str]
             # One part at a time: what another one does not answer is not repeated here.
             due = [d for d in owed if d.claim.session.part == owed[0].claim.session.part][:BATCH]
             ends = [s.deadline - now for s in ledger.sessions if s.over is None and s.opened and s.claims]
+            repeated = {d for d in due if d.is_sent}
+            for debt in due:
+                debt.is_sent = True
         if not due:
             return silent
         # Not past a deadline: a loss must be told on time (A4).
@@ -307,7 +310,7 @@ async def _pay(ledger: Ledger, store: QueueStore, failures: int = 1) -> set[str]
             for d in due
         ]
         try:
-            await store.close(closings, patience)
+            found = await store.close(closings, patience)
         except (StoreUnavailable, OutcomeUnknown, SetupError):
             _postpone(ledger, due)
             silent.add(due[0].claim.session.part)
@@ -315,7 +318,10 @@ async def _pay(ledger: Ledger, store: QueueStore, failures: int = 1) -> set[str]
                 return silent
             continue
         with ledger.mutex:
-            for debt in due:
+            for debt, was_there in zip(due, found, strict=True):
+                # One that is repeated may miss what it has itself removed.
+                if was_there or debt not in repeated:
+                    debt.found = was_there
                 if ledger.debts.get(debt.claim) is debt:
                     del ledger.debts[debt.claim]
 

@@ -360,25 +360,24 @@ class Ledger:
             self.inbox.put(None)
         self.settle(claim)
 
-    def begin_release(self, claim: Claim, now: Instant) -> Closing | None:
+    def begin_release(self, claim: Claim, now: Instant) -> Debt | None:
         """Close a held claim on this side and note the debt, before the request is sent: Ctrl-C may come anywhere.
 
         Returns:
-            The request, or None if there is nothing to send: it was lost or released before.
+            The debt, whose closing is to be sent; None if there is nothing to send: it was lost or released before.
         """
         with self.mutex:
             if now >= claim.deadline:
                 self._end_overdue(claim, now)
-            closing = None
+            debt = None
             if claim.lost is None and claim.phase is HELD:
-                closing = self.bill(claim, clean=True, held=True)
-                debt = Debt(claim, closing, now)
+                debt = Debt(claim, self.bill(claim, clean=True, held=True), now)
                 debt.not_before = Instant(now + claim.session.patience)
                 self.debts[claim] = debt
                 self.settle(claim)
         if self._after:
             self.flush()
-        return closing
+        return debt
 
     def release_later(self, claim: Claim) -> None:
         """Release without waiting: the keeper does it."""

@@ -161,12 +161,20 @@ class Session:
 
 
 class Debt:
-    """A claim that the engine must still be told is closed (B2)."""
+    """A claim that the engine must still be told is closed (B2).
 
-    __slots__ = ("claim", "closing", "not_before", "since")
+    Attributes:
+        found: what the keeper's request for it has found: True if the claim was there, False if it was not; None while
+            that is not known.
+        is_sent: the keeper has sent such a request.
+    """
+
+    __slots__ = ("claim", "closing", "found", "is_sent", "not_before", "since")
 
     def __init__(self, claim: Claim, closing: Closing, since: Instant) -> None:
         self.claim = claim
         self.closing = closing
         self.since = since
         self.not_before = since
+        self.found: bool | None = None
+        self.is_sent = False
