@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import os
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
@@ -174,9 +175,9 @@ def _etcd_cluster(folder: Path) -> Iterator[Callable[[], str]]:
 
 @contextlib.contextmanager
 def _zookeeper(folder: Path) -> Iterator[Callable[[], str]]:
-    with ZooKeeperServer() as server:
+    with zookeeper.shared() as server:
         # A tree of its own for each test.
-        yield lambda: f"{server.url}/contract-{next(_serial)}?{server.options}"
+        yield lambda: f"{server.url}/contract-{os.getpid()}-{next(_serial)}?{server.options}"
 
 
 @contextlib.contextmanager

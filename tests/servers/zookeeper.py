@@ -12,7 +12,7 @@ import re
 import shutil
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tests.servers import processes
 from tests.servers.clock import Clock
@@ -199,6 +199,32 @@ class ZooKeeperServer(Server):
         super().close()
         if self._clock:
             self._clock.close()
+
+
+LENT: Final = "TENURE_TESTS_ZOOKEEPER"
+"""The environment's variable with the port of a server that whoever started these tests lends to them."""
+
+_lent = os.environ.get(LENT, "")
+
+
+class LentServer(ZooKeeperServer):
+    """A server that another process has started, and ends."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port=port)
+
+    def start(self) -> None:
+        until(self.is_ready, "the server that was lent answers")
+
+
+def lent(server: ZooKeeperServer) -> dict[str, str]:
+    """The environment of tests that are to use this server where they ask for `shared`."""
+    return {LENT: str(server.port)}
+
+
+def shared() -> ZooKeeperServer:
+    """A server for tests that each have a tree of their own: the one that was lent, or a new one."""
+    return LentServer(int(_lent)) if _lent else ZooKeeperServer()
 
 
 class Ensemble(Group):

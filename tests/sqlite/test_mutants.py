@@ -1,41 +1,22 @@
-"""The tests of this folder are tested: each mutant takes out one rule of the engine, and a test must fail.
-
-A mutant is a copy of the tree with one or more texts replaced; each text occurs exactly once in its file. The test that
-should notice runs in a process of its own, with the copy first on the path.
-"""
+"""The tests of this folder are tested: each mutant takes out one rule of the engine, and a test must fail."""
 
 # ruff: noqa: E501 - texts of the tree and names of tests stand on one line each
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import pytest
 
-from tests.sqlite.rig import SRC
+from tests.mutating import Mutant, dies, live, name
 
-ROOT: Final = Path(__file__).parents[2]
 DATABASE: Final = "engines/sqlite/database.py"
 TABLES: Final = "engines/sqlite/tables.py"
 ENDPOINT: Final = "engines/sqlite/endpoint.py"
 MAILBOX: Final = "engines/sqlite/mailbox.py"
 QUEUE: Final = "engines/queue.py"
 MEMORY: Final = "engines/memory.py"
-
-
-class Mutant(NamedTuple):
-    """One rule taken out, and the test that must notice."""
-
-    rule: str
-    what: str
-    test: str
-    edits: tuple[tuple[str, str, str], ...]
 
 
 MUTANTS: Final = (
@@ -165,49 +146,13 @@ MUTANTS: Final = (
 )  # fmt: skip
 
 
-def copied(folder: Path) -> Path:
-    """A copy of the tree, compiled files included, for most of it stays as it is."""
-    tree = folder / "tenure"
-    shutil.copytree(Path(SRC) / "tenure", tree, ignore=shutil.ignore_patterns("cli"))
-    return tree
-
-
-def run(folder: Path, *tests: str, patience: float = 2.5) -> subprocess.CompletedProcess[str]:
-    """Run tests against the copy in `folder`."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider", "-p", "no:randomly"]
-    environment = {
-        **os.environ, "PYTHONPATH": str(folder), "TENURE_TESTS_PATIENCE": str(patience), "PYTEST_ADDOPTS": "",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }  # fmt: skip
-    return subprocess.run(
-        [*command, f"--basetemp={folder / 'run'}", *(f"tests/sqlite/{test}" for test in tests)],
-        env=environment, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
+HERE: Final = Path(__file__).parent
 
 
 def test_on_an_unchanged_copy_the_tests_pass_and_it_is_the_copy_that_runs(tmp_path: Path) -> None:
-    tree = copied(tmp_path)
-    text = (tree / DATABASE).read_text("utf-8")
-    (tree / DATABASE).write_text(text + "\nopen(__file__ + '.used', 'w').close()\n", "utf-8")
-    tests = sorted({mutant.test for mutant in MUTANTS} - {"test_endpoint.py"})
-    done = run(tmp_path, *tests, patience=20)
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert (tree / f"{DATABASE}.used").exists()
+    live(tmp_path, HERE, DATABASE, *sorted({mutant.test for mutant in MUTANTS} - {"test_endpoint.py"}))
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.rule}-{re.sub('[^a-z]+', '-', mutant.what)}")
+@pytest.mark.parametrize("mutant", MUTANTS, ids=name)
 def test_a_mutant_dies(tmp_path: Path, mutant: Mutant) -> None:
-    tree = copied(tmp_path)
-    for file, text, replacement in mutant.edits:
-        before = (tree / file).read_text("utf-8")
-        assert before.count(text) == 1, (
-            f"{text!r} occurs {before.count(text)} times in {file}; give the mutant a new text"
-        )
-        (tree / file).write_text(before.replace(text, replacement), "utf-8")
-    done = run(tmp_path, mutant.test)
-    print(done.stdout[-500:])
-    # 1: a test failed. Anything else is an error of this test, such as a test that is not there any more.
-    assert done.returncode == 1, (
-        f"{mutant.rule}, {mutant.what}, survived {mutant.test}: {done.stdout[-1500:]}{done.stderr[-500:]}"
-    )
-    assert " failed" in done.stdout.splitlines()[-1]
+    dies(tmp_path, HERE, mutant, patience=2.5)

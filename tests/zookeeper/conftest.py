@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tenure import Client
 from tests.servers import zookeeper
-from tests.servers.zookeeper import ZooKeeperServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.servers.zookeeper import ZooKeeperServer
 
 _serial = itertools.count(1)
 
@@ -21,14 +23,14 @@ _serial = itertools.count(1)
 def server() -> Iterator[ZooKeeperServer]:
     if reason := zookeeper.missing():
         pytest.skip(reason)
-    with ZooKeeperServer() as server:
+    with zookeeper.shared() as server:
         yield server
 
 
 @pytest.fixture
 def url(server: ZooKeeperServer) -> str:
     """A fresh store."""
-    return f"{server.url}/fresh-{next(_serial)}?{server.options}"
+    return f"{server.url}/fresh-{os.getpid()}-{next(_serial)}?{server.options}"
 
 
 @pytest.fixture

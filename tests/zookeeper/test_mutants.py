@@ -1,27 +1,22 @@
-"""The tests of this engine are tested: each mutant takes out one rule, and a test must fail.
-
-As in `tests/sqlite/test_mutants.py`, whose copies these are.
-"""
+"""The tests of this engine are tested: each mutant takes out one rule, and a test must fail."""
 
 # ruff: noqa: E501 - texts of the tree and names of tests stand on one line each
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from tests.mutating import Mutant, dies, live, name
 from tests.servers import zookeeper
-from tests.sqlite.test_mutants import Mutant, copied
+
+if TYPE_CHECKING:
+    from tests.servers.zookeeper import ZooKeeperServer
 
 pytestmark = pytest.mark.skipif(zookeeper.missing() is not None, reason=zookeeper.missing() or "")
 
-ROOT: Final = Path(__file__).parents[2]
 STORE: Final = "engines/zookeeper/store.py"
 SESSIONS: Final = "engines/zookeeper/sessions.py"
 ASKING: Final = "engines/zookeeper/asking.py"
@@ -118,41 +113,21 @@ MUTANTS: Final = (
 )  # fmt: skip
 
 
-def run(folder: Path, *tests: str, patience: float = 6.0) -> subprocess.CompletedProcess[str]:
-    """Run tests against the copy in `folder`."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider", "-p", "no:randomly"]
-    environment = {
-        **os.environ, "PYTHONPATH": str(folder), "TENURE_TESTS_PATIENCE": str(patience), "PYTEST_ADDOPTS": "",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }  # fmt: skip
-    return subprocess.run(
-        [*command, f"--basetemp={folder / 'run'}", *(f"tests/zookeeper/{test}" for test in tests)],
-        env=environment, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False,
-    )  # fmt: skip
+HERE: Final = Path(__file__).parent
+FAULTS: Final = "test_faults.py"
+"""Its tests look at a whole server, so each mutant of theirs has one of its own; the others have a tree in one."""
 
 
-def test_on_an_unchanged_copy_the_tests_pass_and_it_is_the_copy_that_runs(tmp_path: Path) -> None:
-    tree = copied(tmp_path)
-    text = (tree / STORE).read_text("utf-8")
-    (tree / STORE).write_text(text + "\nopen(__file__ + '.used', 'w').close()\n", "utf-8")
-    done = run(tmp_path, *sorted({mutant.test for mutant in MUTANTS}), patience=20)
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert (tree / f"{STORE}.used").exists()
+def test_on_an_unchanged_copy_the_tests_pass_and_it_is_the_copy_that_runs(
+    tmp_path: Path, server: ZooKeeperServer
+) -> None:
+    tests = sorted({mutant.test for mutant in MUTANTS})
+    of_faults = [test for test in tests if test.startswith(FAULTS)]
+    live(tmp_path / "faults", HERE, STORE, *of_faults)
+    live(tmp_path / "others", HERE, STORE, *(set(tests) - set(of_faults)), environment=zookeeper.lent(server))
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.rule}-{re.sub('[^a-z]+', '-', mutant.what)}")
-def test_a_mutant_dies(tmp_path: Path, mutant: Mutant) -> None:
-    tree = copied(tmp_path)
-    for file, text, replacement in mutant.edits:
-        before = (tree / file).read_text("utf-8")
-        assert before.count(text) == 1, (
-            f"{text!r} occurs {before.count(text)} times in {file}; give the mutant a new text"
-        )
-        (tree / file).write_text(before.replace(text, replacement), "utf-8")
-    done = run(tmp_path, mutant.test)
-    print(done.stdout[-500:])
-    # 1: a test failed. Anything else is an error of this test, such as a test that is not there any more.
-    assert done.returncode == 1, (
-        f"{mutant.rule}, {mutant.what}, survived {mutant.test}: {done.stdout[-1500:]}{done.stderr[-500:]}"
-    )
-    assert " failed" in done.stdout.splitlines()[-1]
+@pytest.mark.parametrize("mutant", MUTANTS, ids=name)
+def test_a_mutant_dies(tmp_path: Path, mutant: Mutant, server: ZooKeeperServer) -> None:
+    environment = {} if mutant.test.startswith(FAULTS) else zookeeper.lent(server)
+    dies(tmp_path, HERE, mutant, patience=6.0, environment=environment)
