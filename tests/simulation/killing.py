@@ -25,13 +25,14 @@ class Outcome(NamedTuple):
 
 
 def kill(mutant: Mutant, folder: Path, seeds: int) -> Outcome:
-    """Copy the tree, apply the mutant, run seeds until one fails.
+    """Copy the tree, apply the mutant, run seeds until one fails; first the one that is known to find it.
 
     Raises:
         LookupError: its text does not occur exactly once.
     """
     tree = folder / "tenure"
-    shutil.copytree(SOURCE, tree, ignore=shutil.ignore_patterns("__pycache__", "sqlite", "cli"))
+    # Compiled files included, for most of it stays as it is.
+    shutil.copytree(SOURCE, tree, ignore=shutil.ignore_patterns("sqlite", "cli"))
     target = tree / mutant.file
     text = target.read_text("utf-8")
     for old, new in filter(None, ((mutant.text, mutant.replacement), mutant.also)):
@@ -39,7 +40,14 @@ def kill(mutant: Mutant, folder: Path, seeds: int) -> Outcome:
             raise LookupError(f"{mutant.rule}, {mutant.what}: {old!r} occurs {text.count(old)} times in {mutant.file}")
         text = text.replace(old, new)
     target.write_text(text, "utf-8")
-    command = [sys.executable, "-m", "tenure.testing.simulate", "--seeds", f"0..{seeds}", "--mode", mutant.mode]
+    if mutant.seed and (outcome := run(mutant, folder, str(mutant.seed))).is_dead:
+        return outcome
+    return run(mutant, folder, f"0..{seeds}")
+
+
+def run(mutant: Mutant, folder: Path, seeds: str) -> Outcome:
+    """Run seeds of the copy until one fails."""
+    command = [sys.executable, "-m", "tenure.testing.simulate", "--seeds", seeds, "--mode", mutant.mode]
     if mutant.faults:
         command += ["--faults", mutant.faults]
     command += mutant.options

@@ -26,6 +26,8 @@ class Mutant(NamedTuple):
     """A second place in the same file."""
     options: tuple[str, ...] = ()
     """More of the simulation's."""
+    seed: int = 0
+    """One that was seen to find it, and is tried before the others."""
 
 
 LEDGER: Final = "protocols/ledger.py"
@@ -61,16 +63,22 @@ MUTANTS: Final = (
         LEDGER,
         "(facts.life, facts.stolen) != (session.facts.life, session.facts.stolen)",
         "False",
+        seed=22,
     ),
-    Mutant("A2", "what the store brought back is kept", KEEP, "for ref in orphans:", "for ref in orphans[:0]:"),
-    Mutant("A2", "an unanswered heartbeat reconciles", KEEP, " or not renewal.is_answered", "", "liveness"),
-    Mutant("A3", "a late renewal counts", LEDGER, "elif now >= session.deadline:", "elif False:", faults="pause"),
+    Mutant(
+        "A2", "what the store brought back is kept", KEEP, "for ref in orphans:", "for ref in orphans[:0]:", seed=47
+    ),
+    Mutant("A2", "an unanswered heartbeat reconciles", KEEP, " or not renewal.is_answered", "", "liveness", seed=201),
+    Mutant(
+        "A3", "a late renewal counts", LEDGER, "elif now >= session.deadline:", "elif False:", faults="pause", seed=10
+    ),
     Mutant(
         "A3",
         "a heartbeat revives",
         QUEUE,
         "if row is None or row.ended or row.until_us <= at.now_us:\n            return Beat(",
         "if row is None:\n            return Beat(",
+        seed=10,
     ),
     Mutant(
         "A3",
@@ -88,7 +96,14 @@ MUTANTS: Final = (
         "patience = min(session.patience, max(0.001, session.deadline - self.sent))",
         "patience = 9e9",
     ),
-    Mutant("A4", "the keeper does not look at the clock", KEEP, "now >= session.deadline and session.claims", "False"),
+    Mutant(
+        "A4",
+        "the keeper does not look at the clock",
+        KEEP,
+        "now >= session.deadline and session.claims",
+        "False",
+        seed=6,
+    ),
     Mutant("A5", "max_hold is ignored", LEDGER, "claim.hold_until = Instant(claim.granted_at + max_hold)", "pass"),
     Mutant(
         "A5",
@@ -97,6 +112,7 @@ MUTANTS: Final = (
         "if claim.session.next_beat < ledger.next_due:",
         "if False:",
         "liveness",
+        seed=13,
     ),
     Mutant("B1", "no tombstones", QUEUE, "if closing.tombstone:", "if False:"),
     Mutant(
@@ -143,6 +159,7 @@ MUTANTS: Final = (
         "if behind is not None and not behind.floor:",
         "if False:",
         "liveness",
+        seed=5,
     ),
     Mutant(
         "B4",
@@ -152,6 +169,7 @@ MUTANTS: Final = (
         "if claim_id in session.claims:",
         faults="pause,stall,cut,storm",
         also=("if message.number and (is_known or", "if message.number and (True or"),
+        seed=32,
     ),
     Mutant("B4", "grants are not listed", KEEP, "self._ledger.deliver(outcome.granted)", "pass", "liveness"),
     Mutant(
@@ -178,6 +196,7 @@ MUTANTS: Final = (
         "            if used > limit:\n                return needed[:1]\n    return []",
         "liveness",
         "crash",
+        seed=329,
     ),
     Mutant(
         "B6",
@@ -206,6 +225,7 @@ MUTANTS: Final = (
         QUEUE,
         "return row.until_us + row.delay_us",
         "return row.until_us",
+        seed=9,
     ),
     Mutant(
         "B10",
@@ -222,6 +242,7 @@ MUTANTS: Final = (
         "if row.until_us <= now_us:",
         "if row.until_us <= now_us or row.ended:",
         faults="stall,cancel,storm",
+        seed=22,
     ),
     Mutant(
         "B6",
@@ -231,6 +252,7 @@ MUTANTS: Final = (
         "kind is PERMITS",
         "liveness",
         "crash",
+        seed=38,
     ),
     Mutant(
         "A2",
@@ -239,6 +261,7 @@ MUTANTS: Final = (
         "if claim.session.epoch != epoch:",
         "if False:",
         faults="steal,starve",
+        seed=135,
     ),
     Mutant(
         "B11",
@@ -266,6 +289,7 @@ MUTANTS: Final = (
         "for other in self.group:",
         "for other in self.group[:0]:",
         options=(*TOGETHER, "--parts", "3"),
+        seed=8,
     ),
     Mutant(
         "B11",
