@@ -175,8 +175,10 @@ class History:
 
 def compatible(modes: list[Mode]) -> bool:
     """Whether all of these may hold together: a restatement that shares nothing with `model.holders`."""
+    if len(modes) < 2:
+        return True
     kinds = {mode.kind for mode in modes}
-    if len(modes) < 2 or kinds == {Kind.SHARED}:
+    if kinds == {Kind.SHARED}:
         return True
     if kinds != {Kind.PERMITS}:
         return False

@@ -110,13 +110,12 @@ class SimTables(MemoryTables):
         now = self._world.time
         for name in self.names(""):
             rows = list(self.queue(name))
-            first = {row.number for row in _first(rows)}
             live = [row for row in rows if row.delay_us or (row.until_us > now_us and not row.ended)]
             for row in _first(live):
                 place = self._history.places.get((name, row.number))
                 if place is not None and place.entitled == FOREVER:
                     place.entitled = now
-                    place.by_death = row.number not in first
+                    place.by_death = row not in _first(rows)
 
 
 def _first(rows: Sequence[ClaimRow]) -> Sequence[ClaimRow]:
