@@ -256,7 +256,7 @@ REGISTRY: dict[str, Registered] = {
         _SERVER | _DURABLE,
         multi_process=True,
         missing=lambda: zookeeper.missing() or certificates.missing(),
-        ttl_least=_ZOOKEEPER_TTL,
+        ttl_least=_HANDSHAKES_TTL,
     ),
     "redis-resp3": Registered(
         "redis://example",
@@ -331,7 +331,7 @@ REGISTRY: dict[str, Registered] = {
         multi_process=True,
         conditional=_DURABLE,
         missing=_no_etcd_tls,
-        ttl_least=1.0,
+        ttl_least=_HANDSHAKES_TTL,
     ),
     "etcd-cluster": Registered(
         "etcd://example",

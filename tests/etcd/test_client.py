@@ -44,7 +44,7 @@ def url(server: EtcdServer) -> str:
 
 def test_under_gevent_the_keeper_keeps_and_other_greenlets_run(url: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", GREENLETS, url], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", GREENLETS, url], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.stdout, done.stderr) == ("20 True\n", "")
 

@@ -101,19 +101,23 @@ monkey.patch_all()
 import sys
 import gevent
 import tenure
-with tenure.Client(sys.argv[1], ttl=1) as client:
-    turns = []
+turns = []
+with tenure.Client(sys.argv[1], ttl=60) as client:
     def worker():
-        with client.lock("n", wait=10):
+        with client.lock("n", wait=20):
             turns.append(1)
             gevent.sleep(0.001)
-    gevent.joinall([gevent.spawn(worker) for _ in range(20)], raise_error=True, timeout=10)
+    gevent.joinall([gevent.spawn(worker) for _ in range(20)], raise_error=True, timeout=30)
+with tenure.Client(sys.argv[1], ttl=3) as client:
     lease = client.lock("kept").acquire()
-    gevent.sleep(1.5)
+    first = lease.deadline
+    with gevent.Timeout(20):
+        while lease.deadline < first + 1:
+            gevent.sleep(0.01)
     print(len(turns), lease.held)
     lease.release()
 """
-"""Under gevent: twenty greenlets take turns, and a busy one keeps its lease."""
+"""Under gevent: twenty greenlets take turns, and a lease is renewed."""
 
 QUIET = """
 client = Client(url, ttl=60)

@@ -79,6 +79,6 @@ def test_the_rights_that_the_documents_name_are_enough() -> None:
 
 def test_under_gevent_the_keeper_keeps_and_other_greenlets_run(server: RedisServer) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", GREENLETS, server.url], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", GREENLETS, server.url], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.stdout, done.stderr) == ("20 True\n", "")

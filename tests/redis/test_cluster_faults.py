@@ -161,13 +161,21 @@ def test_positive_control_heartbeats_one_after_another_lose_the_others_too(
         await one_by_one(store, renewals)
 
     monkeypatch.setattr(ClusterEngine, "beats", beats)
-    told, lost = Told(), master_of(patient, 0)
+    lost = master_of(patient, 0)
     its = partitions_on(patient, lost)
-    with Client(url_of(patient), ttl=TTL, on_event=told) as client:
-        leases = leases_everywhere(client)
-        until(lambda: told.count(Renewed) >= 2 * PARTITIONS, "all partitions are renewed")
-        with stopped(lost):
-            until(lambda: any(leases[part].lost for part in leases if part not in its), "another's lease is lost")
+
+    def loses_another() -> bool:
+        told = Told()
+        with Client(url_of(patient), ttl=TTL, on_event=told) as client:
+            leases = leases_everywhere(client)
+            until(lambda: told.count(Renewed) >= 2 * PARTITIONS, "all partitions are renewed")
+            with stopped(lost):
+                until(lambda: all(leases[part].lost for part in its), "its leases are lost")
+                return any(leases[part].lost for part in leases if part not in its)
+
+    # A heartbeat waits no longer than to its lease's deadline, so where a busy host begins them late, the others may
+    # come in time after all.
+    assert any(loses_another() for _ in range(10))
 
 
 # -- a master that is killed ------------------------------------------------------------------------------------------

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tenure import Client
+from tenure.engines.zookeeper import jute
+from tenure.engines.zookeeper.dial import Dialer
+from tenure.engines.zookeeper.link import Link
+from tenure.engines.zookeeper.url import parse
+from tenure.engines.zookeeper.wire import Batch
 from tests.faces.watched import Attempt, Looped, Told, has_paid
 from tests.servers.processes import until
 
@@ -12,7 +17,21 @@ if TYPE_CHECKING:
     from tests.servers.proxy import Proxy
     from tests.servers.zookeeper import Ensemble, ZooKeeperServer
 
-__all__ = ["LONG", "SLACK", "TTL", "Attempt", "Looped", "Told", "client", "has_paid", "through", "url", "waits"]
+__all__ = [
+    "LONG",
+    "SLACK",
+    "TREE",
+    "TTL",
+    "Attempt",
+    "Hand",
+    "Looped",
+    "Told",
+    "client",
+    "has_paid",
+    "through",
+    "url",
+    "waits",
+]
 
 TTL = 1.8
 """A heartbeat each 0.3 s; a request without an answer is given up after as much."""
@@ -42,3 +61,33 @@ def client(server: ZooKeeperServer | Ensemble, **options: Any) -> Client:
 def waits(client: Client, name: str, count: int = 1) -> None:
     """Wait until so many wait for a name."""
     until(lambda: len(client.inspect(name).waiters) == count, f"{count} wait for {name}")
+
+
+TREE: Final = "/tenure"
+
+
+class Hand:
+    """An operator's own session."""
+
+    def __init__(self, url: str) -> None:
+        self.chroot = parse(url).chroot
+        self._link = Link(Dialer(parse(url)), 30.0)
+
+    def ask(self, *requests: jute.Request) -> list[Any]:
+        batch = Batch(requests, lambda: None)
+        self._link.submit(batch)
+        until(lambda: batch.is_done, "an answer")
+        assert batch.error is None, batch.error
+        return batch.answers
+
+    def children(self, path: str) -> list[str]:
+        [found] = self.ask(jute.children(self.chroot + path))
+        return [] if isinstance(found, jute.Refusal) else list(found)
+
+    def tree(self) -> str:
+        """Where everything of the genesis record in force is."""
+        [node] = self.children(TREE)
+        return f"{TREE}/{node}"
+
+    def close(self) -> None:
+        self._link.close()

@@ -4,59 +4,26 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tenure import Client, IncompatibleStore, LossReason, UnsafeSetup
 from tenure.engines.zookeeper import jute
-from tenure.engines.zookeeper.dial import Dialer
 from tenure.engines.zookeeper.layout import rows
-from tenure.engines.zookeeper.link import Link
-from tenure.engines.zookeeper.url import parse
-from tenure.engines.zookeeper.wire import Batch
 from tenure.observe.events import Lost, Renewed
 from tenure.runtimes import native
 from tests.faces.programs import heard, program
 from tests.servers import zookeeper
 from tests.servers.processes import until
 from tests.servers.zookeeper import ZooKeeperServer
-from tests.zookeeper.rig import LONG, SLACK, TTL, Attempt, Told, waits
+from tests.zookeeper.rig import LONG, SLACK, TREE, TTL, Attempt, Hand, Told, waits
 from tests.zookeeper.rig import url as url_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.skipif(zookeeper.missing() is not None, reason=zookeeper.missing() or "")
-
-TREE: Final = "/tenure"
-
-
-class Hand:
-    """An operator's own session."""
-
-    def __init__(self, url: str) -> None:
-        self.chroot = parse(url).chroot
-        self._link = Link(Dialer(parse(url)), 30.0)
-
-    def ask(self, *requests: jute.Request) -> list[Any]:
-        batch = Batch(requests, lambda: None)
-        self._link.submit(batch)
-        until(lambda: batch.is_done, "an answer")
-        assert batch.error is None, batch.error
-        return batch.answers
-
-    def children(self, path: str) -> list[str]:
-        [found] = self.ask(jute.children(self.chroot + path))
-        return [] if isinstance(found, jute.Refusal) else list(found)
-
-    def tree(self) -> str:
-        """Where everything of the genesis record in force is."""
-        [node] = self.children(TREE)
-        return f"{TREE}/{node}"
-
-    def close(self) -> None:
-        self._link.close()
 
 
 @pytest.fixture
