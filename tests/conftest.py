@@ -30,8 +30,9 @@ for _signal, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
 
 
 # Python reads the host's file of public authorities for each TLS connection that a client library makes, which takes
-# longer than the handshake. No test trusts any of them: each makes its own authority.
-os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
+# longer than the handshake. No test trusts any of them: each makes its own authority. There is none at an empty path;
+# a path that is there and has none is an error to httpx.
+os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = ""
 
 
 @pytest.fixture(autouse=True)

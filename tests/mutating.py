@@ -92,6 +92,6 @@ def live(folder: Path, tests: Path, file: str, *names: str, environment: Mapping
     tree = copied(folder)
     text = (tree / file).read_text("utf-8")
     (tree / file).write_text(text + "\nopen(__file__ + '.used', 'w').close()\n", "utf-8")
-    done = run(folder, tests, *names, patience=20.0, environment=environment)
+    done = run(folder, tests, *names, patience=60.0, environment=environment)
     assert done.returncode == 0, done.stdout[-3000:]
     assert (tree / f"{file}.used").exists()

@@ -18,7 +18,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 """How long a test waits for what must happen soon; only a failing test waits that long."""
 
 

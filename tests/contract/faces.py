@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.contract.registry import Registered
 
-PATIENCE = 15.0
+PATIENCE = 60.0
 """Seconds that a test waits for what must happen soon; only a failing test waits that long."""
 
 

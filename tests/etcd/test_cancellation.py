@@ -5,11 +5,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import pytest
 
 from tenure import AcquireTimeout, AsyncClient, OutcomeUnknown, StoreUnavailable
+from tests.cancellation.awaits import (  # noqa: F401
+    LONG,
+    cycle,
+    is_clean,
+    test_cancelled_at_any_await,
+    test_cancelled_at_any_await_of_the_first_use,
+    test_cancelled_at_any_await_while_others_hold_it,
+    test_positive_control_without_abandon_something_is_left,
+)
 
 # What users do, and a cancellation at every await of it, as on the other engines.
 from tests.cancellation.test_asyncio import (  # noqa: F401
@@ -25,16 +34,6 @@ from tests.cancellation.test_asyncio import (  # noqa: F401
     test_closed_while_it_opens,
 )
 from tests.etcd.rig import fresh, through
-from tests.redis.test_cancellation import (  # noqa: F401
-    LONG,
-    TASKS,
-    cycle,
-    is_clean,
-    test_cancelled_at_any_await,
-    test_cancelled_at_any_await_of_the_first_use,
-    test_cancelled_at_any_await_while_others_hold_it,
-    test_positive_control_without_abandon_something_is_left,
-)
 from tests.servers import etcd
 from tests.servers.etcd import EtcdServer
 from tests.servers.proxy import Proxy
@@ -43,6 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.skipif(etcd.missing() is not None, reason=etcd.missing() or "")
+
+TASKS: Final = 200
 
 
 @pytest.fixture(scope="module")

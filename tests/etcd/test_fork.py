@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from tests.etcd.rig import fresh
-from tests.faces.programs import QUIET, heard, output, program, tell
+from tests.faces.programs import PATIENCE, QUIET, heard, output, program, tell
 
-# The same programs as on SQLite and Redis.
+# The same programs as on SQLite.
 from tests.faces.test_fork import (  # noqa: F401
     CHILD,
     test_a_block_that_both_leave_is_released_by_the_parent_alone,
     test_a_child_sees_forked_reconnects_and_leaves_the_parents_lease_alone,
     test_a_child_that_collects_closes_or_exits_releases_nothing,
+    test_a_fork_while_other_threads_use_an_open_client,
     test_a_fork_while_other_threads_use_the_client,
     test_asyncio_in_a_child,
     test_multiprocessing,
     test_preloaded_client_and_forked_workers,
-)
-from tests.redis.test_fork import (  # noqa: F401
-    FORKS,
-    test_a_fork_while_other_threads_use_an_open_client,
 )
 from tests.servers import etcd
 from tests.servers.etcd import EtcdServer
@@ -36,6 +33,9 @@ pytestmark = [
     pytest.mark.skipif(etcd.missing() is not None, reason=etcd.missing() or ""),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
 ]
+
+
+FORKS: Final = ("-W", "ignore::DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_a_child_says_nothing_and_closes_nothing_of_its_parents(url: str, server
         tell(process)
         # Its watches and requests work as if nothing had been: the child has closed none of them.
         assert heard(process) == "[]"
-        assert process.wait(5) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_a_fork_while_another_thread_waits_for_a_connection(url: str) -> None:
@@ -83,7 +83,7 @@ thread = threading.Thread(target=take)
 thread.start()
 taken.wait(20)
 def child():
-    signal.alarm(5)
+    signal.alarm(15)
     with client.lock("child") as lease:
         assert lease.held
     client.close()

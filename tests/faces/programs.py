@@ -15,7 +15,8 @@ from tenure import errors
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PATIENCE = 20.0
+PATIENCE = 60.0
+"""Seconds for what must happen soon; only a failing test waits that long."""
 SRC = os.path.dirname(os.path.dirname(errors.__file__))
 HEAD = """
 import logging, os, signal, sys, threading, time, warnings
@@ -73,7 +74,7 @@ def heard(process: subprocess.Popen[str]) -> str:
     """The next line that a program says."""
     assert process.stdout is not None
     line = process.stdout.readline()
-    assert line, f"it ended with {process.wait(5)} and said nothing more"
+    assert line, f"it ended with {process.wait(PATIENCE)} and said nothing more"
     return line.strip()
 
 
@@ -123,11 +124,14 @@ QUIET = """
 client = Client(url, ttl=60)
 held = client.lock("held").acquire()
 lease = client.lock("name").acquire()
+delayed = client.lock("delayed", lock_delay=5).acquire()
 waiting = threading.Thread(target=lambda: client.lock("waits", wait=30).acquire().release())
 if len(sys.argv) > 2:
     other = Client(url, ttl=60)
     theirs = other.lock("waits").acquire()
     waiting.start()
+    while not other.inspect("waits").waiters:
+        pass
 say("ready")
 sys.stdin.readline()
 def child():
@@ -145,9 +149,9 @@ def child():
 in_a_child(child)
 say("over")
 sys.stdin.readline()
-assert held.held and lease.held
-lease.release()
-held.release()
+assert held.held and lease.held and delayed.held
+for one in (lease, held, delayed):
+    one.release()
 if len(sys.argv) > 2:
     theirs.release()
     waiting.join()

@@ -126,7 +126,7 @@ client.close()
             eventually(lambda: waiters(client) == 0, "its claim is closed", 2)
         assert heard(process) == "goes on"
         tell(process)
-        assert process.wait(5) == 0
+        assert process.wait(60) == 0
     held.release()
 
 

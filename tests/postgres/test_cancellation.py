@@ -6,6 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.cancellation.awaits import (  # noqa: F401
+    test_cancelled_at_any_await,
+    test_cancelled_at_any_await_of_the_first_use,
+    test_cancelled_at_any_await_while_others_hold_it,
+    test_positive_control_without_abandon_something_is_left,
+)
+
 # What users do, as on the other engines, and every await.
 from tests.cancellation.test_asyncio import (  # noqa: F401
     test_a_generator_that_is_never_finished,
@@ -18,12 +25,6 @@ from tests.cancellation.test_asyncio import (  # noqa: F401
     test_cancelled_while_it_waits_and_while_the_grant_comes,
     test_cancelling_one_of_many_waiters_disturbs_no_other,
     test_closed_while_it_opens,
-)
-from tests.redis.test_cancellation import (  # noqa: F401
-    test_cancelled_at_any_await,
-    test_cancelled_at_any_await_of_the_first_use,
-    test_cancelled_at_any_await_while_others_hold_it,
-    test_positive_control_without_abandon_something_is_left,
 )
 from tests.servers import pgbouncer, postgres
 from tests.servers.pgbouncer import PgBouncer

@@ -404,8 +404,9 @@ class Mixed:
         for caller in self.callers.values():
             box = f"{self.tag}m:{caller.address}"
             mail = self.ask("LRANGE", box, "0", "-1")
-            self.ask("DEL", box)
             assert isinstance(mail, list)
+            if mail:
+                self.ask("DEL", box)
             for payload in mail:
                 message = decode(payload.encode())
                 assert message is not None

@@ -51,7 +51,7 @@ def wire(server: RedisServer) -> Iterator[SocketWire]:
 
 @pytest.fixture
 def raw(server: RedisServer) -> Iterator[Connection]:
-    with server.connect() as connection:
+    with server.connect("unix") as connection:
         yield connection
 
 

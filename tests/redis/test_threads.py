@@ -13,7 +13,7 @@ import pytest
 from tenure import Client, OutcomeUnknown, StoreUnavailable
 from tenure.engines.redis.transport_blocking import CONNECTIONS_MOST
 from tests.cancellation.moments import SCENES, at_every_moment
-from tests.faces.programs import heard, program, tell
+from tests.faces.programs import PATIENCE, heard, program, tell
 from tests.faces.watched import Attempt, has_paid, waits
 from tests.redis.rig import listens, through
 from tests.servers import redis
@@ -145,7 +145,7 @@ client.close()
             waits(client, "name", 0)
         assert heard(process) == "goes on"
         tell(process)
-        assert process.wait(5) == 0
+        assert process.wait(PATIENCE) == 0
     held.release()
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 
-PATIENCE = float(os.environ.get("TENURE_TESTS_PATIENCE", "20"))
+PATIENCE = float(os.environ.get("TENURE_TESTS_PATIENCE", "60"))
 """Seconds to wait for what must happen soon; only a failing test waits that long."""
 
 STARTING = 60.0

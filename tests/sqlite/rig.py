@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SRC = os.path.dirname(os.path.dirname(errors.__file__))
 
-PATIENCE = float(os.environ.get("TENURE_TESTS_PATIENCE", "20"))
+PATIENCE = float(os.environ.get("TENURE_TESTS_PATIENCE", "60"))
 """Seconds that a test waits for what must happen soon; only a failing test waits that long (and mutants fail them)."""
 
 PRELUDE = """

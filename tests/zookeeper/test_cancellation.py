@@ -11,6 +11,16 @@ import pytest
 
 from tenure import AcquireTimeout, AsyncClient, OutcomeUnknown, StoreUnavailable
 
+# Every await of every protocol, which is found by counting them.
+from tests.cancellation.awaits import (  # noqa: F401
+    cycle,
+    is_clean,
+    test_cancelled_at_any_await,
+    test_cancelled_at_any_await_of_the_first_use,
+    test_cancelled_at_any_await_while_others_hold_it,
+    test_positive_control_without_abandon_something_is_left,
+)
+
 # What users do, as on the other engines.
 from tests.cancellation.test_asyncio import (  # noqa: F401
     test_a_generator_that_is_never_finished,
@@ -23,16 +33,6 @@ from tests.cancellation.test_asyncio import (  # noqa: F401
     test_cancelled_while_it_waits_and_while_the_grant_comes,
     test_cancelling_one_of_many_waiters_disturbs_no_other,
     test_closed_while_it_opens,
-)
-
-# And every await of every protocol, which is found by counting them.
-from tests.redis.test_cancellation import (  # noqa: F401
-    cycle,
-    is_clean,
-    test_cancelled_at_any_await,
-    test_cancelled_at_any_await_of_the_first_use,
-    test_cancelled_at_any_await_while_others_hold_it,
-    test_positive_control_without_abandon_something_is_left,
 )
 from tests.servers import zookeeper
 from tests.servers.proxy import Proxy
@@ -50,7 +50,7 @@ TASKS = 200
 def test_two_hundred_tasks_on_a_connection_that_is_cut_all_end(server: ZooKeeperServer) -> None:
     async def work(client: AsyncClient, number: int) -> str:
         try:
-            async with client.lock(f"n{number % 50}", wait=5):
+            async with client.lock(f"n{number % 50}", wait=15):
                 await asyncio.sleep(0)
         except (StoreUnavailable, OutcomeUnknown, AcquireTimeout) as error:
             return type(error).__name__

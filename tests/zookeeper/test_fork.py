@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.faces.programs import heard, output, program, tell
+from tests.faces.programs import PATIENCE, QUIET, heard, program, tell
 
 # The same programs as on SQLite.
 from tests.faces.test_fork import (  # noqa: F401
@@ -15,6 +15,7 @@ from tests.faces.test_fork import (  # noqa: F401
     test_a_block_that_both_leave_is_released_by_the_parent_alone,
     test_a_child_sees_forked_reconnects_and_leaves_the_parents_lease_alone,
     test_a_child_that_collects_closes_or_exits_releases_nothing,
+    test_a_fork_while_other_threads_use_an_open_client,
     test_a_fork_while_other_threads_use_the_client,
     test_asyncio_in_a_child,
     test_multiprocessing,
@@ -34,43 +35,6 @@ pytestmark = [
 
 FORKS: Final = ("-W", "ignore::DeprecationWarning")
 
-QUIET: Final = """
-client = Client(url, ttl=60)
-held = client.lock("held").acquire()
-lease = client.lock("name").acquire()
-delayed = client.lock("delayed", lock_delay=5).acquire()
-other = Client(url, ttl=60)
-theirs = other.lock("waits").acquire()
-waiting = threading.Thread(target=lambda: client.lock("waits", wait=30).acquire().release())
-waiting.start()
-while not other.inspect("waits").waiters:
-    pass
-say("ready")
-sys.stdin.readline()
-def child():
-    import atexit, gc
-    global lease
-    for raises in (lease.check, held.release):
-        try:
-            raises()
-        except LeaseLost:
-            pass
-    del lease
-    gc.collect()
-    client.close()
-    atexit._run_exitfuncs()
-in_a_child(child)
-say("over")
-sys.stdin.readline()
-assert held.held and lease.held and delayed.held
-for one in (lease, held, delayed, theirs):
-    one.release()
-waiting.join()
-other.close()
-say(client.names())
-client.close()
-"""
-
 
 @pytest.fixture(scope="module")
 def alone() -> Iterator[ZooKeeperServer]:
@@ -88,7 +52,7 @@ def sessions(server: ZooKeeperServer) -> dict[str, str]:
 
 
 def test_a_child_says_nothing_and_closes_nothing_of_its_parents(alone: ZooKeeperServer) -> None:
-    with program(CHILD + QUIET, f"{alone.url}?{alone.options}", options=FORKS) as process:
+    with program(CHILD + QUIET, f"{alone.url}?{alone.options}", "with a mailbox", options=FORKS) as process:
         assert heard(process) == "ready"
         # Two clients' own and one for a lock_delay; those for questions leave after a second.
         before = until(lambda: len(found := sessions(alone)) == 3 and found, "three sessions are there")
@@ -100,7 +64,7 @@ def test_a_child_says_nothing_and_closes_nothing_of_its_parents(alone: ZooKeeper
         assert all(int(after[sid]) - int(before[sid]) <= 1 for sid in before)
         tell(process)
         assert heard(process) == "[]"
-        assert process.wait(5) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_a_child_that_uses_the_client_has_a_session_of_its_own(alone: ZooKeeperServer) -> None:
@@ -127,41 +91,3 @@ client.close()
         assert before.keys() < sessions(alone).keys()
         tell(process)
         assert heard(process) == "[]"
-
-
-def test_a_fork_while_many_threads_use_an_open_client(url: str) -> None:
-    said = output(
-        CHILD
-        + """
-# A socket that another thread was making, and had not told of yet, is collected in the child.
-warnings.simplefilter("ignore", ResourceWarning)
-client = Client(url, ttl=5)
-client.lock("warm").acquire().release()
-going = True
-def busy(number):
-    while going:
-        with client.lock(f"name {number}", wait=15):
-            pass
-threads = [threading.Thread(target=busy, args=(n % 2,)) for n in range(12)]
-for thread in threads:
-    thread.start()
-def child():
-    signal.alarm(10)
-    with client.lock("child", wait=8) as lease:
-        assert lease.held
-    client.close()
-try:
-    for _ in range(8):
-        in_a_child(child)
-finally:
-    going = False
-for thread in threads:
-    thread.join()
-say(client.names())
-client.close()
-""",
-        url,
-        options=FORKS,
-        seconds=60,
-    )
-    assert said == ["[]"]
