@@ -1,6 +1,6 @@
 """Wrong arguments are refused before anything is touched, and what is secret stays so.
 
-Behind the URLs of this file there is nothing, so a test that connected would fail.
+No server runs for this file, so a test that connected to one would fail.
 """
 
 from __future__ import annotations

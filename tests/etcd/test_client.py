@@ -94,7 +94,7 @@ def test_ctrl_c_at_any_moment(url: str, scene: Scene) -> None:
 
 
 def test_the_rights_that_the_docs_ask_for_are_enough() -> None:
-    with EtcdServer(login="p@ss:word") as server, Client(server.url, ttl=3) as client, Client(server.url) as other:
+    with EtcdServer(login="p@ss:word") as server, Client(server.url, ttl=12) as client, Client(server.url) as other:
         lease = client.lock("n").acquire()
         assert other.lock("n").try_acquire() is None
         waiting: Attempt[Any] = Attempt(other.lock("n", wait=20).acquire)

@@ -15,6 +15,8 @@ class Mutant(NamedTuple):
     file: str
     old: str
     new: str
+    seed: int = 0
+    """One that was seen to find it, and is tried before the others."""
 
     def applied(self, name: str, text: bytes) -> bytes:
         """A script's text with the change, if it is the script to change."""
@@ -31,6 +33,7 @@ MUTANTS = [
         "queue",
         "limit = math.min(limit, row.limit)\n        used = used + row.permits\n        if used > limit then return prefix",
         "limit = row.limit\n        used = used + row.permits\n        if used > limit then return prefix",
+        seed=15,
     ),
     Mutant("kinds mix", "B5", "queue", "elseif row.kind ~= kind then", "elseif row.kind == 'e' then"),
     Mutant("holders not told", "B3", "queue", "      push(row, row.number, row.floor)\n", ""),
@@ -42,7 +45,12 @@ MUTANTS = [
         "      row.floor = prefix[1].number\n",
     ),
     Mutant(
-        "floor is the token", "B8", "queue", "      row.floor = prefix[1].number\n", "      row.floor = row.number\n"
+        "floor is the token",
+        "B8",
+        "queue",
+        "      row.floor = prefix[1].number\n",
+        "      row.floor = row.number\n",
+        seed=7,
     ),
     Mutant(
         "the dead hold",
@@ -57,6 +65,7 @@ MUTANTS = [
         "queue",
         "      if ends(row) <= NOW then gone[#gone + 1] = row end\n    end\n    if #gone == 0 then break end\n    for _, row in ipairs(gone) do\n      latch_owner(row)\n      leave",
         "    end\n    if #gone == 0 then break end\n    for _, row in ipairs(gone) do\n      latch_owner(row)\n      leave",
+        seed=57,
     ),
     Mutant(
         "one neighbour watched",
@@ -64,6 +73,7 @@ MUTANTS = [
         "queue",
         "        if used > limit then return needed end",
         "        return needed",
+        seed=13,
     ),
     Mutant(
         "nobody behind is hinted", "B3", "queue", "    if behind and behind.floor == '0' then hint(behind) end\n", ""
@@ -93,6 +103,7 @@ MUTANTS = [
         "close",
         "if call('EXISTS', TAG .. 's:' .. session) == 0 then",
         "if false then",
+        seed=7,
     ),
     Mutant(
         "an ended session enters",
@@ -111,7 +122,7 @@ MUTANTS = [
         "if opening == '1' or extending == '1' then",
     ),
     Mutant("a heartbeat does not extend", "A3", "heartbeat", "extend(session, tonumber(ARGV[4]))\n", ""),
-    Mutant("nothing is swept", "B3", "heartbeat", "sweep(SWEEP)\n", ""),
+    Mutant("nothing is swept", "B3", "heartbeat", "sweep(SWEEP)\n", "", seed=49),
     Mutant(
         "a repeat enters again",
         "B1",
@@ -139,22 +150,26 @@ MUTANTS = [
         "'1'",
     ),
     Mutant("grants are not listed", "B4", "heartbeat", "if ARGV[5] == '1' then", "if false then"),
-    Mutant("usually an ended session enters", "A3", "enter_usual", " and tonumber(record[1]) > now and", " and"),
-    Mutant("usually no tombstone is looked at", "B1", "enter_usual", " and not record[2] and", " and"),
+    Mutant(
+        "usually an ended session enters", "A3", "enter_usual", " and tonumber(record[1]) > now and", " and", seed=73
+    ),
+    Mutant("usually no tombstone is looked at", "B1", "enter_usual", " and not record[2] and", " and", seed=6),
     Mutant(
         "usually the dead hold",
         "A3",
         "enter_usual",
         "if left > 0 and (holder == nearest or",
         "if left > 0 and (true or",
+        seed=54,
     ),
-    Mutant("usually the dead block", "B6", "enter_usual", "if left > 0 and", "if"),
+    Mutant("usually the dead block", "B6", "enter_usual", "if left > 0 and", "if", seed=97),
     Mutant(
         "usually one holder is looked at",
         "A3",
         "enter_usual",
         "%d+ e %d+ %d+ 0 (%d+) 0 ')",
         "%d+ . %d+ %d+ 0 (%d+) 0 ')",
+        seed=13,
     ),
     Mutant(
         "usually a delay ends with the session",
@@ -169,10 +184,27 @@ MUTANTS = [
         "enter_usual",
         "ARGV[6] .. ' ' .. name) == 1 then",
         "ARGV[6] .. ' ' .. name) then",
+        seed=23,
     ),
-    Mutant("usually tries are queued", "B2", "enter_usual", "ARGV[5] == '0000'", "string.sub(ARGV[5], 1, 2) == '00'"),
-    Mutant("usually nothing is extended", "A1", "enter_usual", "ARGV[5] == '0000'", "string.find(ARGV[5], '^0.00$')"),
-    Mutant("usually all are exclusive", "B5", "enter_usual", " and string.sub(ARGV[8], 1, 1) == 'e' then", " then"),
+    Mutant(
+        "usually tries are queued",
+        "B2",
+        "enter_usual",
+        "ARGV[5] == '0000'",
+        "string.sub(ARGV[5], 1, 2) == '00'",
+        seed=6,
+    ),
+    Mutant(
+        "usually nothing is extended",
+        "A1",
+        "enter_usual",
+        "ARGV[5] == '0000'",
+        "string.find(ARGV[5], '^0.00$')",
+        seed=17,
+    ),
+    Mutant(
+        "usually all are exclusive", "B5", "enter_usual", " and string.sub(ARGV[8], 1, 1) == 'e' then", " then", seed=97
+    ),
     Mutant("usually the last number is not kept", "B7", "enter_usual", "call('HSET', KEYS[1], 'last', number)\n", ""),
     Mutant("usually a number is the clock", "B7", "enter_usual", "last < now and now or last + 1", "now"),
     Mutant("usually the heir is not told", "B3", "close_usual", "        call('RPUSH', ", "        call('EXISTS', "),
@@ -189,6 +221,7 @@ MUTANTS = [
         "close_usual",
         "if tonumber(of[1] or '0') > clock[1] * 1000000 + clock[2] and of[2]",
         "if of[2]",
+        seed=97,
     ),
     Mutant(
         "usually all heirs are exclusive",
@@ -196,6 +229,7 @@ MUTANTS = [
         "close_usual",
         "(%S+) (%d+) e %d+ %d+ %d+) 0 0",
         "(%S+) (%d+) . %d+ %d+ %d+) 0 0",
+        seed=97,
     ),
     Mutant("usually all holders are exclusive", "B5", "close_usual", "ARGV[4] .. ' e '\n", "ARGV[4] .. ' '\n"),
     Mutant("usually no tombstone", "B1", "close_usual", "ARGV[7] == '01'", "string.sub(ARGV[7], 2) == '1'"),
