@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from tenure import Client
@@ -61,6 +62,16 @@ def client(server: ZooKeeperServer | Ensemble, **options: Any) -> Client:
 def waits(client: Client, name: str, count: int = 1) -> None:
     """Wait until so many wait for a name."""
     until(lambda: len(client.inspect(name).waiters) == count, f"{count} wait for {name}")
+
+
+def watch(server: ZooKeeperServer, url: str, count: int) -> None:
+    """Wait until so many sessions watch claims of a store: only now is a release of theirs what wakes them."""
+    queues = re.compile(rf"^{re.escape(parse(url).chroot)}/.*/queues/.*\n((?:\t.*\n)+)", re.MULTILINE)
+
+    def found() -> int:
+        return sum(sessions.count("\n") for sessions in queues.findall(server.word("wchp")))
+
+    until(lambda: found() == count, f"{count} watch")
 
 
 TREE: Final = "/tenure"

@@ -17,7 +17,7 @@ from tests.faces.programs import heard, program
 from tests.servers import zookeeper
 from tests.servers.processes import until
 from tests.servers.zookeeper import ZooKeeperServer
-from tests.zookeeper.rig import LONG, SLACK, TREE, TTL, Attempt, Hand, Told, waits
+from tests.zookeeper.rig import LONG, SLACK, TREE, TTL, Attempt, Hand, Told, waits, watch
 from tests.zookeeper.rig import url as url_of
 
 if TYPE_CHECKING:
@@ -199,13 +199,15 @@ def test_who_dies_or_gives_up_in_the_middle_grants_nobody_behind_it(url: str, cl
             lease.release()
 
 
-def test_readers_behind_a_writer_learn_their_floor(client: Client, url: str) -> None:
+def test_readers_behind_a_writer_learn_their_floor(server: ZooKeeperServer, client: Client, url: str) -> None:
     held = client.lock("n").acquire()
     with Client(url, ttl=LONG) as one, Client(url, ttl=LONG) as two:
         first: Attempt[Any] = Attempt(one.lock("n", shared=True, wait=30).acquire)
         waits(client, "n")
         second: Attempt[Any] = Attempt(two.lock("n", shared=True, wait=30).acquire)
         waits(client, "n", 2)
+        # Who has no watch yet looks anyway.
+        watch(server, url, 2)
         held.release()
         leases = [first.outcome(), second.outcome()]
         for lease in leases:
