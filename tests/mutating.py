@@ -49,16 +49,21 @@ def name(mutant: Mutant) -> str:
 
 
 def run(
-    folder: Path, tests: Path, *names: str, patience: float, environment: Mapping[str, str] | None = None
+    folder: Path,
+    tests: Path,
+    *names: str,
+    patience: float,
+    environment: Mapping[str, str] | None = None,
+    seconds: float = 110,
 ) -> subprocess.CompletedProcess[str]:
-    """Run tests of a folder of tests against the copy in `folder`; `patience` as in `tests/servers`."""
+    """Run tests of a folder of tests against the copy in `folder`, for so long; `patience` as in `tests/servers`."""
     variables = {
         **os.environ, "PYTHONPATH": str(folder), "TENURE_TESTS_PATIENCE": str(patience), "PYTEST_ADDOPTS": "",
         "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **(environment or {}),
     }  # fmt: skip
     return subprocess.run(
         [*COMMAND, *PLUGINS, f"--basetemp={folder / 'run'}", *(str(tests / name) for name in names)],
-        env=variables, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False,
+        env=variables, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False,
     )  # fmt: skip
 
 
@@ -92,6 +97,6 @@ def live(folder: Path, tests: Path, file: str, *names: str, environment: Mapping
     tree = copied(folder)
     text = (tree / file).read_text("utf-8")
     (tree / file).write_text(text + "\nopen(__file__ + '.used', 'w').close()\n", "utf-8")
-    done = run(folder, tests, *names, patience=60.0, environment=environment)
+    done = run(folder, tests, *names, patience=60.0, environment=environment, seconds=280)
     assert done.returncode == 0, done.stdout[-3000:]
     assert (tree / f"{file}.used").exists()

@@ -9,7 +9,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from tenure import AsyncClient, Client, Lease, LossReason
+from tenure import AsyncClient, Client, Lease, LossReason, OutcomeUnknown, StoreUnavailable
 from tenure.runtimes import native
 from tests.servers.processes import PATIENCE, until
 
@@ -161,6 +161,20 @@ class LoopedLease:
 
 AnyClient = Client | Looped
 AnyLease = Lease | LoopedLease
+
+
+def warm(client: AnyClient) -> None:
+    """Take a name and give it back, however long the first connection takes: faults are made on one that stands."""
+
+    def done() -> bool:
+        try:
+            client.lock("warm").acquire().release()
+        except (StoreUnavailable, OutcomeUnknown):
+            return False
+        return True
+
+    until(done, "a client is connected and has been served")
+    until(lambda: has_paid(client), "nothing of it is owed")
 
 
 def has_paid(client: AnyClient) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tenure import Client
-from tests.faces.watched import LONG, Looped
+from tests.faces.watched import LONG, Looped, warm
 from tests.redis.clusters import flush
 from tests.redis.rig import TTL, through
 from tests.servers.proxy import Proxy
@@ -51,7 +51,7 @@ def witness(server: RedisServer) -> Iterator[Client]:
 def client(request: pytest.FixtureRequest, proxy: Proxy) -> Iterator[AnyClient]:
     """A client behind the proxy, blocking or asyncio, with its connections made."""
     with request.param(through(proxy), ttl=TTL) as client:
-        client.lock("warm").acquire().release()
+        warm(client)
         yield client
         proxy.heal()
 

@@ -18,7 +18,7 @@ from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.protocols.ledger import Ledger
 from tenure.runtimes import native
 from tests.faces.faults import FAULTS, during
-from tests.faces.watched import LONG, SLACK, Attempt, Looped, Told, has_paid, waits
+from tests.faces.watched import LONG, SLACK, Attempt, Looped, Told, has_paid, waits, warm
 from tests.redis.rig import PERIOD, TTL, listens, through
 from tests.servers import redis
 from tests.servers.processes import until
@@ -121,7 +121,7 @@ def test_positive_control_without_abandon_an_unanswered_acquire_stays(
 ) -> None:
     monkeypatch.setattr(Ledger, "abandon", lambda self, claim: None)
     with Client(through(proxy), ttl=LONG) as client:
-        client.lock("warm").acquire().release()
+        warm(client)
         proxy.drop("replies")
         attempt: Attempt[Any] = Attempt(client.lock("n", wait=0.2).try_acquire)
         until(lambda: witness.inspect("n").holders, "the store has it")
@@ -206,7 +206,7 @@ def test_a_stopped_server_costs_the_lease_at_its_deadline_and_grants_a_larger_to
         Client(server.url, ttl=1.0, on_event=told) as client,
         Client(server.url, ttl=LONG) as other,
     ):
-        other.lock("warm").acquire().release()
+        warm(other)
         lease = client.lock("n").acquire()
         waiting: Attempt[Any] = Attempt(other.lock("n", wait=10).acquire)
         waits(client, "n")
@@ -270,7 +270,7 @@ def test_a_waiter_that_connects_into_silence_hears_of_its_grant_from_the_keeper(
 ) -> None:
     with Proxy(server.address) as silent, Client(through(proxy), ttl=TTL) as client:
         held = witness.lock("n").acquire()
-        client.lock("warm").acquire().release()
+        warm(client)
         silent.hold()
         # New connections meet silence, those of the keeper and the callers work.
         proxy.target = silent.address

@@ -216,7 +216,9 @@ def evict(server: RedisServer, key: str) -> None:
     server.cli("CONFIG", "SET", "maxmemory", int(server.info("memory")["used_memory"]) - 100_000)
     until(lambda: not server.cli("EXISTS", key), "it is evicted")
     server.cli("CONFIG", "SET", "maxmemory", 0)
-    assert server.cli("EXISTS", *used) == len(used)
+    # What a session owns may be put right by a keeper that has noticed by now.
+    kept = [one for one in used if ":o:" not in one]
+    assert server.cli("EXISTS", *kept) == len(kept)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.protocols.ledger import Ledger
 from tenure.runtimes import native
 from tests.faces.faults import FAULTS, during
+from tests.faces.watched import warm
 from tests.servers import zookeeper
 from tests.servers.processes import until
 from tests.servers.proxy import Proxy
@@ -55,7 +56,7 @@ def client(
 ) -> Iterator[AnyClient]:
     """A client behind the proxy, blocking or asyncio, with its connection made."""
     with request.param(through(proxy, server), ttl=TTL) as client:
-        client.lock("warm").acquire().release()
+        warm(client)
         yield client
         proxy.heal()
 
@@ -184,7 +185,7 @@ def test_positive_control_without_abandon_an_unanswered_acquire_stays(
 ) -> None:
     monkeypatch.setattr(Ledger, "abandon", lambda self, claim: None)
     with Client(through(proxy, server), ttl=LONG) as client:
-        client.lock("warm").acquire().release()
+        warm(client)
         proxy.drop("replies")
         # The error keeps the frames, and so the lease that nobody got: its finalizer would close the claim.
         with pytest.raises(OutcomeUnknown) as kept:
