@@ -15,13 +15,14 @@ from tenure.ports import ClaimRef, Standing
 from tenure.runtimes import native
 from tenure.runtimes.blocking import run
 from tests.faces.programs import output
-from tests.faces.watched import SLACK, Attempt, Looped, waits
+from tests.faces.watched import Attempt, Looped, waits
 from tests.postgres.connections import CONNECTIONS, AsyncPG, Blocking
 from tests.postgres.rig import LONG, Shelf, locked
 from tests.servers import clock, pgbouncer, postgres
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import PostgresServer
 from tests.servers.processes import until
+from tests.timing import SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,12 +18,13 @@ from tenure.engines.redis.store import genesis_key
 from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.ports import ClaimRef, Closing
 from tenure.runtimes.blocking import run
-from tests.faces.watched import LONG, SLACK, Attempt, Looped, Told, has_paid, waits
+from tests.faces.watched import LONG, Attempt, Looped, Told, has_paid, waits
 from tests.redis.clusters import flush, name_in, names_in, other_than, slot_of, url_of
 from tests.redis.rig import PERIOD, TTL
 from tests.servers import redis
 from tests.servers.processes import HOST, until
 from tests.servers.resp import ReplyError
+from tests.timing import SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
