@@ -34,5 +34,12 @@ class Bound(float):
         return True
 
 
+def kept(what: bool) -> bool:
+    """What a keeper with a very short ttl kept, or was late for."""
+    if not what:
+        raise Late("the keeper was late")
+    return what
+
+
 SLACK: Final = Bound(0.6)
 """What a busy machine may take for what takes none."""
