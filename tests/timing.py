@@ -34,11 +34,11 @@ class Bound(float):
         return True
 
 
-def kept(what: bool) -> bool:
-    """What a keeper with a very short ttl kept, or was late for."""
-    if not what:
-        raise Late("the keeper was late")
-    return what
+def in_time(is_so: bool, what: str) -> bool:
+    """True, or `Late`: of what is so unless a machine stood still, such as a lease with a ttl of 0.3 s that is held."""
+    if not is_so:
+        raise Late(what)
+    return True
 
 
 SLACK: Final = Bound(0.6)

@@ -24,7 +24,7 @@ from tests.redis.rig import PERIOD, TTL
 from tests.servers import redis
 from tests.servers.processes import HOST, until
 from tests.servers.resp import ReplyError
-from tests.timing import SLACK
+from tests.timing import SLACK, Bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,10 +124,12 @@ def test_a_release_during_a_move_reaches_the_waiter_after_it(cluster: RedisClust
 
 def test_requests_during_a_short_move_wait_it_out(cluster: RedisCluster, client: AnyClient) -> None:
     name, move = name_in(PART), Move(cluster)
+    begun = time.monotonic()
     move.open()
     attempt: Attempt[Any] = Attempt(client.lock(name, wait=10).acquire)
     move.keys()
     move.close()
+    assert time.monotonic() - begun < Bound(TTL / 6), "as long as a request may take"
     lease = attempt.outcome()
     lease.release()
 
