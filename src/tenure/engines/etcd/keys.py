@@ -171,8 +171,10 @@ def _packed(said: dict[str, object]) -> bytes:
 
 
 def _unpacked(value: bytes) -> dict[str, object]:
+    if not value:
+        return {}
     try:
-        said = json.loads(value or b"{}")
+        said = json.loads(value)
     except ValueError:
         return {}
     return said if isinstance(said, dict) else {}

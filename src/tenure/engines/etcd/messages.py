@@ -36,9 +36,12 @@ _VARINT, _BYTES = 0, 2
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
+_BYTE: Final = tuple(bytes((value,)) for value in range(128))
+
+
 def _varint(value: int) -> bytes:
     if value < 128:
-        return bytes((value,))
+        return _BYTE[value]
     out = bytearray()
     while value >= 128:
         out.append(value & 127 | 128)
@@ -49,19 +52,21 @@ def _varint(value: int) -> bytes:
 
 def message(*fields: tuple[int, int | bytes | bool]) -> bytes:
     """A message of these fields; those with the value of their absence are left out."""
-    out = bytearray()
-    for number, value in fields:
-        if isinstance(value, bytes):
-            if value:
-                out += _varint(number << 3 | _BYTES) + _varint(len(value)) + value
-        elif value:
-            out += _varint(number << 3) + _varint(int(value))
-    return bytes(out)
+    return b"".join(
+        [
+            _inner(number, value) if isinstance(value, bytes) else _varint(number << 3) + _varint(int(value))
+            for number, value in fields
+            if value
+        ]
+    )
 
 
 def _inner(number: int, value: bytes) -> bytes:
     """A message in a message; there, and empty, is not the same as absent."""
-    return _varint(number << 3 | _BYTES) + _varint(len(value)) + value
+    size = len(value)
+    if number < 16 and size < 128:
+        return _BYTE[number << 3 | _BYTES] + _BYTE[size] + value
+    return _varint(number << 3 | _BYTES) + _varint(size) + value
 
 
 def get(
@@ -160,22 +165,26 @@ def fields(data: bytes) -> Fields:
     at, end = 0, len(data)
     try:
         while at < end:
-            tag, at = _read(data, at)
+            # Most numbers have one byte, and this is where a client's time goes: those are read on the spot.
+            tag = data[at]
+            at += 1
+            if tag >= 128:
+                tag, at = _read(data, at - 1)
             kind = tag & 7
+            if kind not in (_VARINT, _BYTES):
+                at += _skipped(kind)
+                continue
             value: int | bytes
-            if kind == _VARINT:
-                value, at = _read(data, at)
-                if value >= 1 << 63:
-                    value -= 1 << 64
-            elif kind == _BYTES:
-                size, at = _read(data, at)
+            value = data[at]
+            at += 1
+            if value >= 128:
+                value, at = _read(data, at - 1)
+            if kind == _BYTES:
+                size = value
                 value = data[at : at + size]
                 at += size
-            elif kind in (1, 5):
-                at += 8 if kind == 1 else 4
-                continue
-            else:
-                raise Malformed(f"a field of the unknown kind {kind}")
+            elif value >= 1 << 63:
+                value -= 1 << 64
             found.setdefault(tag >> 3, []).append(value)
     except IndexError:
         raise Malformed("a message is cut off") from None
@@ -184,12 +193,16 @@ def fields(data: bytes) -> Fields:
     return found
 
 
+def _skipped(kind: int) -> int:
+    """How many bytes a number of a kind has that etcd has no use for."""
+    if kind not in (1, 5):
+        raise Malformed(f"a field of the unknown kind {kind}")
+    return 8 if kind == 1 else 4
+
+
 def _read(data: bytes, at: int) -> tuple[int, int]:
-    byte = data[at]
-    at += 1
-    if byte < 128:
-        return byte, at
-    value, shift = byte & 127, 7
+    """A number of several bytes, and where it ends."""
+    value, shift = 0, 0
     while True:
         byte = data[at]
         at += 1
