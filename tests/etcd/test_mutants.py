@@ -24,6 +24,7 @@ REQUESTS: Final = "engines/etcd/requests.py"
 LIFE: Final = "engines/etcd/life.py"
 WATCHES: Final = "engines/etcd/watches.py"
 GRPC: Final = "engines/etcd/grpc.py"
+FRAMES: Final = "engines/etcd/frames.py"
 
 MUTANTS: Final = (
     Mutant(
@@ -88,11 +89,11 @@ MUTANTS: Final = (
     ),
     Mutant(
         "grpc", "what was taken is given back", "test_grpc.py::test_the_server_may_go_on_for_ever[False]",
-        ((GRPC, "            self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)\n", ""),),
+        ((GRPC, "        if taken < WINDOW // 2:\n", "        if True:\n"),),
     ),
     Mutant(
         "grpc", "a server that leaves still answers", "test_grpc.py::test_a_server_that_leaves_answers_what_it_has_begun_with",
-        ((GRPC, "        self._h2.state_machine = _Draining()\n", ""),),
+        ((GRPC, " if n > last]", "]"),),
     ),
     Mutant(
         "grpc", "only what was not begun is untouched", "test_grpc.py::test_a_server_that_leaves_answers_what_it_has_begun_with",
@@ -103,8 +104,28 @@ MUTANTS: Final = (
         ((GRPC, "        self._unsent.pop(stream, None)\n        return", "        return"),),
     ),
     Mutant(
-        "grpc", "the events come first", "test_grpc.py::test_what_waits_for_a_window_is_dropped_with_its_stream",
-        ((GRPC, "                self._took(event, answers)\n", "                self._took(event, answers)\n                self._flush()\n"),),
+        "grpc", "the connection's window is everybody's", "test_grpc.py::test_the_server_may_go_on_for_ever[True]",
+        ((GRPC, "        self._taken = self._gave_back(0, self._taken + one.size)\n        stream = self._stream(one.stream)\n        if stream is None:\n            return\n", "        stream = self._stream(one.stream)\n        if stream is None:\n            return\n        self._taken = self._gave_back(0, self._taken + one.size)\n"),),
+    ),
+    Mutant(
+        "grpc", "what indexes meant is forgotten", "test_frames.py::test_the_same_indexes_may_mean_something_else_later",
+        ((GRPC, "            self._known.clear()\n", "            pass\n"),),
+    ),
+    Mutant(
+        "grpc", "an end changes the table too", "test_frames.py::test_headers_of_a_stream_that_is_over_still_change_the_table",
+        ((GRPC, "        found = self._decoded(one.payload)\n        stream = self._stream(one.stream)\n        if stream is None:\n            return\n", "        stream = self._stream(one.stream)\n        if stream is None:\n            return\n        found = self._decoded(one.payload)\n"),),
+    ),
+    Mutant(
+        "grpc", "no table for our headers", "test_frames.py::test_a_server_that_wants_another_table_of_headers_is_told_that_it_has_it",
+        ((GRPC, "        self._opening = _NO_TABLE\n", "        self._opening = b\"\"\n"),),
+    ),
+    Mutant(
+        "grpc", "windows of open streams follow the settings", "test_frames.py::test_whatever_both_do_they_understand_each_other",
+        ((GRPC, "                    stream.window = _widened(stream.window, value - self._window_of_streams)\n", "                    pass\n"),),
+    ),
+    Mutant(
+        "frames", "padding counts", "test_frames.py::test_padding_and_priorities_are_taken_off_and_the_size_is_that_on_the_wire",
+        ((FRAMES, "            one = Frame(kind, flags, stream, payload, size)\n        if", "            one = Frame(kind, flags, stream, payload, len(payload))\n        if"),),
     ),
 )  # fmt: skip
 

@@ -119,7 +119,8 @@ class Pipe:
         left = end - time.monotonic()
         if left <= 0:
             raise TimeoutError
-        self._send(end)
+        if self.http2.out:  # pongs alone go with the next request
+            self._send(end)
         self._socket.settimeout(left)
         return self.http2.feed(self._socket.recv(_CHUNK))
 

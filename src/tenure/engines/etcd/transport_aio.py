@@ -94,7 +94,9 @@ class AioWire(Connecting["Pipe"]):
         self._write_soon()
 
     def _write_soon(self) -> None:
-        if self._pipe is not None and not self._is_writing and (self._out or self._pipe.http2.out):
+        if self._pipe is None or self._is_writing:
+            return
+        if self._out or self._pipe.http2.out or self._pipe.http2.pongs:
             self._is_writing = True
             self._loop.call_soon(self._write)
 
