@@ -23,6 +23,7 @@ STORE: Final = "engines/etcd/store.py"
 REQUESTS: Final = "engines/etcd/requests.py"
 LIFE: Final = "engines/etcd/life.py"
 WATCHES: Final = "engines/etcd/watches.py"
+MAILBOX: Final = "engines/etcd/mailbox.py"
 GRPC: Final = "engines/etcd/grpc.py"
 FRAMES: Final = "engines/etcd/frames.py"
 
@@ -77,7 +78,15 @@ MUTANTS: Final = (
     ),
     Mutant(
         "C4", "who has seen a key before its watch looks again", "test_watches.py::test_who_has_seen_it_before_the_watch_began_looks_again",
-        ((WATCHES, "            return list(self._waiters.get(key, ())) if revision > want.revision else []\n", "            return []\n"),),
+        ((WATCHES, "            return list(self._waiters.get(key, ()))\n", "            return []\n"),),
+    ),
+    Mutant(
+        "C4", "who is behind a waiter looks again later", "test_watches.py::test_a_waiter_that_gives_up_between_the_look_and_the_watch_of_the_next_is_not_missed",
+        ((MAILBOX, "        if late_at is not None:\n", "        if False:\n"),),
+    ),
+    Mutant(
+        "C4", "who is behind the holder looks again at once", "test_steps.py::test_who_is_behind_a_waiter_says_so_and_who_is_behind_a_holder_does_not",
+        ((STORE, "            waits = mine.mode.kind is Kind.EXCLUSIVE and len(ahead) > 1\n", "            waits = True\n"),),
     ),
     Mutant(
         "C4", "so does who joins a watch that began later", "test_watches.py::test_who_has_seen_it_before_the_watch_began_looks_again",
@@ -86,6 +95,10 @@ MUTANTS: Final = (
     Mutant(
         "watches", "no watch stays behind", "test_watches.py::test_who_gives_up_leaves_no_watch_behind",
         ((STORE, "            self._watches.drop(Waiter(closing.ref", "            (Waiter(closing.ref"),),
+    ),
+    Mutant(
+        "watches", "nor does what is gone", "test_watches.py::test_watches_of_what_is_gone_do_not_pile_up",
+        ((MAILBOX, "            pipe.http2.cancel(self._stream)\n", ""),),
     ),
     Mutant(
         "grpc", "what was taken is given back", "test_grpc.py::test_the_server_may_go_on_for_ever[False]",
@@ -120,7 +133,7 @@ MUTANTS: Final = (
         ((GRPC, "        self._opening = _NO_TABLE\n", "        self._opening = b\"\"\n"),),
     ),
     Mutant(
-        "grpc", "windows of open streams follow the settings", "test_frames.py::test_whatever_both_do_they_understand_each_other",
+        "grpc", "windows of open streams follow the settings", "test_grpc.py::test_nothing_is_sent_that_the_server_does_not_take",
         ((GRPC, "                    stream.window = _widened(stream.window, value - self._window_of_streams)\n", "                    pass\n"),),
     ),
     Mutant(

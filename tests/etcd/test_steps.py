@@ -10,6 +10,7 @@ import pytest
 
 from tenure import IncompatibleStore, OutcomeUnknown, StoreUnavailable
 from tenure.engines.etcd.requests import Kept, Requests
+from tenure.engines.etcd.watches import from_address
 from tenure.model import SHARED, Kind, Mode
 from tenure.ports import BUSY, GONE, HOLDS, WAITS, ClaimRef
 from tenure.runtimes.blocking import run
@@ -94,6 +95,16 @@ def test_far_behind_in_a_long_queue_all_that_blocks_is_seen(bare: Bare) -> None:
     assert close(bare, "s5")
     seen = look(bare, "waits", waits.number)
     assert (seen.standing, seen.floor) == (HOLDS, first.number)
+
+
+def test_who_is_behind_a_waiter_says_so_and_who_is_behind_a_holder_does_not(bare: Bare) -> None:
+    """Only what holds may go before a watch of it has begun, so only then is a look at once worth it."""
+    places = [enter(bare, bare.entry(name)) for name in ("holds", "next", "last")]
+    said = [from_address(place.peers[0].address)[1].waits for place in places[1:]]
+    looked = look(bare, "last", places[2].number).peers[0].address
+    assert (said, from_address(looked)[1].waits) == ([False, True], True)
+    shared = enter(bare, bare.entry("shared", mode=SHARED))
+    assert [from_address(peer.address)[1].waits for peer in shared.peers] == [False]
 
 
 def test_a_try_enters_only_if_that_grants_it(bare: Bare) -> None:

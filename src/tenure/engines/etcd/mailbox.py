@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 PING_S: Final = 10.0
 """Seconds of silence after which the server is asked whether it is there. It throws out who asks every five."""
 
+TOLD_MOST: Final = 100
+"""Watches whose key is gone that are left on a stream: ended one by one, they would cost two messages a turn."""
+
 _BRIEFLY_S: Final = 0.02
 
 
@@ -48,6 +51,8 @@ class EtcdMailbox(Dialling["Pipe"]):
         self._last_id = 0
         self._asked: dict[bytes, int] = {}
         self._ids: dict[int, bytes] = {}
+        self._told = 0
+        """How many of these have told the end of their key."""
         self._heard_at = Instant(0.0)
 
     def watch(self, peers: Sequence[Peer]) -> bool:
@@ -69,6 +74,8 @@ class EtcdMailbox(Dialling["Pipe"]):
             pipe = await self._connect(selector, until)
             if pipe is None:
                 return True
+            pipe.unblock()
+            self._unsent, self._heard_at = b"", self._runtime.now()
             self._begin_watches(pipe)
         self._ask()
         left = self._left(until)
@@ -77,10 +84,9 @@ class EtcdMailbox(Dialling["Pipe"]):
     # -- the connection ---------------------------------------------------------------------------------------------
 
     def _begin_watches(self, pipe: Pipe) -> None:
-        pipe.unblock()
-        self._stream = 0
-        self._heard_at = self._runtime.now()
-        self._asked, self._ids, self._unsent = {}, {}, b""
+        """Ask for everything on a stream of its own."""
+        self._stream, self._told = 0, 0
+        self._asked, self._ids = {}, {}
         for wanted in self._watches.everything():
             self._ask_for(pipe, wanted)
 
@@ -89,6 +95,9 @@ class EtcdMailbox(Dialling["Pipe"]):
         pipe = self._line
         if pipe is None:
             return
+        if self._told >= TOLD_MOST and not pipe.http2.is_spent:
+            pipe.http2.cancel(self._stream)
+            self._begin_watches(pipe)
         for key, wanted in self._watches.changes():
             asked = self._asked.pop(key, 0)
             if asked:
@@ -128,6 +137,12 @@ class EtcdMailbox(Dialling["Pipe"]):
             self._silent_at = Instant(now + SILENCE_S)
         # In slices: a timer sleeps through suspend.
         most = _BRIEFLY_S if self._unsent else SLICE_S
+        late_at = self._watches.late_at()
+        if late_at is not None:
+            if now >= late_at:
+                self._hint(self._watches.late(now))
+                return 0.0
+            most = min(most, late_at - now)
         return min(most, most if until is None else until - now)
 
     def _took(self, line: Pipe) -> bool:
@@ -156,8 +171,9 @@ class EtcdMailbox(Dialling["Pipe"]):
         if said.created and not said.canceled:
             key = self._ids.get(said.watch_id)
             if key is not None:
-                self._hint(self._watches.began(key, said.revision))
+                self._hint(self._watches.began(key, said.revision, self._heard_at))
         fired = set(said.events)
+        self._told += len(fired)
         if said.canceled:
             key = self._ids.pop(said.watch_id, None)
             if key is not None:

@@ -139,9 +139,9 @@ class EtcdStore:
         return m.txn(compares, [*writes, *reads], failure)
 
     def _listing(self, queue: bytes, mode: Mode) -> bytes:
-        """The claims of a name that decide where its last one stands: of an exclusive one, itself and the one ahead."""
+        """The claims of a name that decide where its last one stands: of an exclusive one, itself and two ahead."""
         if mode.kind is Kind.EXCLUSIVE:
-            return m.get_op(m.get(queue, after(queue), order=m.DESCEND, limit=2, keys_only=True))
+            return m.get_op(m.get(queue, after(queue), order=m.DESCEND, limit=3, keys_only=True))
         return m.get_op(m.get(queue, after(queue), order=m.ASCEND))
 
     async def look(self, ref: ClaimRef, timeout: Seconds) -> Place:
@@ -173,7 +173,9 @@ class EtcdStore:
         me = Waiter(mine.session, mine.claim)
         if found.blockers:
             due = Instant(self._ask.now() + LOOK_S)
-            peers = tuple(Peer(r.session, address(me, revision, r.key), due) for r in found.blockers)
+            # The one in front has others in front of it: then it waits too, or they are all shared and it may go.
+            waits = mine.mode.kind is Kind.EXCLUSIVE and len(ahead) > 1
+            peers = tuple(Peer(r.session, address(me, revision, r.key, waits), due) for r in found.blockers)
             return Place(WAITS, mine.number, 0, peers, None, found.limit)
         self._watches.drop(me)
         if mine.delay and not mine.taken and not await self._take_up(mine, until):
