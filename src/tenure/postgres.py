@@ -17,14 +17,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, overload
 
 from tenure import config
-from tenure.engines.postgres.store import FORMAT, SPOKEN
+from tenure.core import timeout_error
+from tenure.engines.postgres.store import FORMAT, SPOKEN, queue_of
 from tenure.engines.postgres.url import schema_name
-from tenure.errors import AcquireTimeout, IncompatibleStore, UnsafeSetup, UsageError
+from tenure.errors import IncompatibleStore, UnsafeSetup, UsageError
 from tenure.fencing import Row
 from tenure.fencing.database.guard import Section
 from tenure.fencing.database.places import table
 from tenure.fencing.rule import RESOURCE_BYTES, prove
 from tenure.model import Grant
+from tenure.runtimes import native
 from tenure.runtimes.blocking import run
 from tenure.sql.dialects import POSTGRESQL
 from tenure.sql.statements import statement
@@ -125,7 +127,8 @@ def hold(
         again in one transaction, it holds a larger token.
 
     Raises:
-        AcquireTimeout: the wait is over; nothing is held, and the transaction is as it was.
+        AcquireTimeout: the wait is over; nothing is held, and the transaction is as it was. Tells who holds the name
+            and how many wait.
         UsageError: an argument is wrong, the transaction is not READ COMMITTED, or there is none, as under autocommit;
             nothing is held.
         UnsafeSetup: this user may not use the schema; or the last number was given. Nothing is held.
@@ -176,7 +179,7 @@ async def _hold(database: Database, name: str, key: str, wait: Seconds, schema: 
             await _section(database, grant, fence).join()
         return grant
     if verdict == "busy":
-        raise AcquireTimeout(f"{name!r} was not free within {wait:.3g} s", name=name, waited=wait)
+        raise timeout_error(name, wait, queue_of(name, more[0]), native.utc(), own=0)
     if verdict == "isolation":
         raise UsageError(f"connection: the transaction is {more[0].upper()}, and READ COMMITTED is needed")
     if verdict == "exhausted":

@@ -19,11 +19,12 @@ from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.runtimes import native
 from tests.etcd.rig import fresh, hears, through, waits
 from tests.faces.programs import heard, program, tell
-from tests.faces.watched import SLACK, Attempt, Looped, Told
+from tests.faces.watched import Attempt, Looped, Told
 from tests.servers import etcd
 from tests.servers.etcd import EtcdCluster, EtcdFailed, EtcdServer
 from tests.servers.processes import until
 from tests.servers.proxy import Proxy
+from tests.timing import SLACK, Bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +76,7 @@ def test_a_node_that_stands_still_costs_the_lease_at_its_deadline_and_serves_eve
             assert lease.held
             lost_at = told.wait(Lost)
             assert lease.lost is LossReason.DEADLINE
-            assert lease.deadline <= lost_at < lease.deadline + 0.2
+            assert lease.deadline <= lost_at < lease.deadline + Bound(0.2)
             assert not waiting.ended_at
         finally:
             server.cont()
@@ -308,7 +309,7 @@ def test_without_a_quorum_every_lease_ends_at_its_deadline_and_after_heal_everyo
             node.stop()
         lost_at = told.wait(Lost)
         assert lease.lost is LossReason.DEADLINE
-        assert lost_at < lease.deadline + 0.3
+        assert lost_at < lease.deadline + Bound(0.3)
         with pytest.raises((AcquireTimeout, StoreUnavailable, OutcomeUnknown)):
             client.lock("m", wait=1).acquire()
         time.sleep(1)

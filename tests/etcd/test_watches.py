@@ -13,10 +13,11 @@ from tenure.engines.etcd.mailbox import EtcdMailbox
 from tenure.engines.etcd.watches import Waiter, Wanted, Watches, address, from_address
 from tenure.runtimes import native
 from tests.etcd.rig import fresh, waits
-from tests.faces.watched import SLACK, Attempt
+from tests.faces.watched import Attempt
 from tests.servers import etcd
 from tests.servers.etcd import EtcdServer
 from tests.servers.processes import until
+from tests.timing import SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SLACK = 0.6
-"""Seconds that a busy machine may take for what takes none."""
-
 LONG = 60.0
 """A ttl that no test outlasts."""
 

@@ -1,12 +1,12 @@
-"""The guard of object stores: what every guard does, and what a store with conditions and lost answers adds."""
+"""The guard of object stores: what every guard does, and what a store with conditions adds."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 import tenure
 from tenure import fencing
@@ -17,32 +17,17 @@ from tenure.errors import (
     IncompatibleStore,
     LeaseLost,
     MissingRow,
-    OutcomeUnknown,
     StaleOperation,
     StaleToken,
     UnsafeSetup,
     UsageError,
 )
 from tenure.fencing.objects import bucket as bucket_module
-from tenure.fencing.objects import guard as guard_module
-from tenure.fencing.objects.state import INLINE_BYTES, decode
-from tenure.fencing.rule import Fence, Proof
-from tenure.model import Grant, LossReason
-from tests.servers import s3
-from tests.servers.processes import until
-from tests.servers.proxy import Proxy
+from tenure.fencing.rule import Proof
+from tenure.model import LossReason
+from tests.fencing.buckets import BIG, KEY, Place, grant, place, server, shared_client
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tenure.fencing.objects.guard import ObjectGuard
-
-BIG = b"x" * (INLINE_BYTES + 1)
-KEY = "state/orders.json"
-
-
-def grant(token: int, floor: int | None = None, authority: str = "") -> Grant:
-    return Grant("orders", token, token if floor is None else floor, authority)
+__all__ = ["place", "server", "shared_client"]
 
 
 class Unasked:
@@ -52,64 +37,6 @@ class Unasked:
         pytest.fail("a request was made")
 
     get_object = put_object
-
-
-class Place:
-    """One new bucket, and one object in it."""
-
-    made = 0
-
-    def __init__(self, server: s3.S3Server, client: Any) -> None:
-        Place.made += 1
-        self.server = server
-        self.client = client
-        self.bucket = f"bucket-{Place.made}"
-        client.create_bucket(Bucket=self.bucket)
-
-    def guard(self, lease: Any, client: Any = None, **named: Any) -> ObjectGuard:
-        return fencing.s3(client or self.client, lease, bucket=self.bucket, key=KEY, **named)
-
-    def write(self, lease: Any, data: bytes, client: Any = None, **named: Any) -> None:
-        with self.guard(lease, client, **named) as stored:
-            stored.write(data)
-
-    def read(self) -> bytes | None:
-        return fencing.read_s3(self.client, bucket=self.bucket, key=KEY)
-
-    def raw(self, key: str = KEY) -> bytes:
-        body: bytes = self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
-        return body
-
-    def fence(self) -> Fence:
-        return decode(self.raw(), "it").fence
-
-    def listed(self) -> list[str]:
-        found = self.client.list_objects_v2(Bucket=self.bucket).get("Contents", [])
-        return sorted(each["Key"] for each in found)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[s3.S3Server]:
-    if reason := s3.missing():
-        pytest.skip(reason)
-    with s3.S3Server() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def shared_client(server: s3.S3Server) -> Iterator[Any]:
-    made = s3.client(server.url)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def place(server: s3.S3Server, shared_client: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """An empty bucket of a store without faults; nobody pauses."""
-    monkeypatch.setattr(guard_module, "_pause", lambda attempt: None)
-    yield Place(server, shared_client)
-    server.fail()
-    server.ignore()
 
 
 # -- what every guard does -------------------------------------------------------------------------------------------
@@ -456,175 +383,3 @@ def test_what_the_store_refuses_is_the_drivers_own_error(place: Place) -> None:
     assert place.fence().token == 7
     with pytest.raises(ClientError, match="NoSuchBucket"):
         fencing.read_s3(place.client, bucket="nowhere", key=KEY)
-
-
-# -- no answer, or a doubtful one ------------------------------------------------------------------------------------
-
-BUSY = {"status": 503, "code": "SlowDown"}
-AT_WORK = {"status": 409, "code": "ConditionalRequestConflict"}
-DONE = {"status": 500, "code": "InternalError", "after": True}
-
-
-@pytest.mark.parametrize("fault", [BUSY, AT_WORK, DONE], ids=lambda fault: fault["code"])
-def test_a_put_without_a_clear_answer_is_done_once(place: Place, fault: dict[str, Any]) -> None:
-    place.write(7, b"a")
-    place.server.fail(fault, fault)
-    place.write(9, b"b")  # the raise, and again; the write
-    place.server.fail(fault, fault)
-    place.write(9, b"c", seq=1)
-    assert place.read() == b"c"
-    assert place.fence() == Fence(9, 0, 1, "")
-
-
-def test_what_boto_puts_twice_is_done_once(place: Place) -> None:
-    """Its first PUT lands without an answer; its second one meets the first, and is answered 412."""
-    client = s3.client(place.server.url, retries={"total_max_attempts": 2, "mode": "standard"})
-    place.write(7, b"a", client)
-    for write in (b"b", b"c"):
-        place.server.fail(DONE)
-        place.write(7, write, client)
-        assert place.read() == write
-    place.server.fail(DONE)
-    place.write(9, b"d", client)
-    assert place.read() == b"d"
-    client.close()
-
-
-def test_a_refusal_after_a_put_without_an_answer_is_no_refusal(place: Place) -> None:
-    denied = {"status": 403, "code": "AccessDenied"}
-    place.write(7, b"a")
-    place.server.fail(BUSY, denied)
-    with pytest.raises(OutcomeUnknown):
-        place.write(7, b"b")
-    client = s3.client(place.server.url, retries={"total_max_attempts": 2, "mode": "standard"})
-    place.server.fail(DONE, denied)
-    place.write(7, b"c", client)
-    assert place.read() == b"c"
-    client.close()
-
-
-def test_a_write_that_landed_before_others_wrote_is_done(place: Place) -> None:
-    """No answer, and when the writer looks, its successors have been there; the state remembers its nonce."""
-    place.write(7, b"a")
-    with place.guard(7) as stored:
-        stored.write(b"b")
-        put = place.client.put_object
-
-        def unheard(**request: Any) -> Any:
-            place.client.put_object = put
-            put(**request)
-            place.write(9, b"c")
-            raise BotoCoreError
-
-        place.client.put_object = unheard
-    assert place.read() == b"c"
-
-
-def test_ctrl_c_in_the_block_writes_nothing_and_in_the_write_leaves_it_whole(place: Place) -> None:
-    with pytest.raises(KeyboardInterrupt), place.guard(7) as stored:
-        stored.write(b"a")
-        raise KeyboardInterrupt
-    assert place.read() is None
-    put = place.client.put_object
-
-    def interrupted(**request: Any) -> Any:
-        place.client.put_object = put
-        put(**request)
-        raise KeyboardInterrupt
-
-    guard = place.guard(7)
-    with pytest.raises(KeyboardInterrupt), guard as stored:
-        stored.write(BIG)
-        place.client.put_object = interrupted
-    assert place.read() is None, "the payload is there, and nothing names it"
-    with pytest.raises(KeyboardInterrupt), guard as stored:
-        stored.write(b"b")
-        place.client.put_object = interrupted
-    with guard as stored:
-        assert stored.read() == b"b"
-
-
-def test_a_write_of_which_nobody_knows_says_so(place: Place) -> None:
-    place.write(7, b"a")
-    put = place.client.put_object
-
-    def unheard(**request: Any) -> Any:
-        place.client.put_object = put
-        for n in range(20):
-            place.write(9, str(n).encode())
-        raise BotoCoreError
-
-    with pytest.raises(OutcomeUnknown), place.guard(7) as stored:
-        stored.write(b"b")
-        place.client.put_object = unheard
-    assert place.read() == b"19"
-
-
-def test_a_store_that_stays_busy_is_given_up_with_what_is_known(place: Place) -> None:
-    place.write(7, b"a")
-    place.server.fail(*[BUSY] * 10)
-    with pytest.raises(OutcomeUnknown):
-        place.write(7, b"b")
-    place.server.fail(*[AT_WORK] * 10)
-    with pytest.raises(Conflict):
-        place.write(7, b"b")
-    assert place.read() == b"a"
-
-
-def test_a_raise_is_repeated_until_it_is_not_overtaken(place: Place) -> None:
-    """The old holder writes between each look and raise of the new one; a raise does not give way."""
-    place.write(7, b"0")
-    put, count = place.client.put_object, 0
-
-    def busy(**request: Any) -> Any:
-        nonlocal count
-        count += 1
-        place.client.put_object = put
-        if count < 30:
-            place.write(7, str(count).encode())
-            place.client.put_object = busy
-        return put(**request)
-
-    place.client.put_object = busy
-    with place.guard(9) as stored:
-        assert stored.read() == b"29"
-    assert place.fence().token == 9
-
-
-def test_a_lost_reply_on_a_real_network_is_made_up_for(place: Place) -> None:
-    with Proxy(("127.0.0.1", place.server.port)) as proxy:
-        client = s3.client(f"http://127.0.0.1:{proxy.port}")
-        place.write(7, b"a", client)
-        with place.guard(7, client) as stored:
-            stored.write(b"b")
-            proxy.hold("replies")
-            cutter = threading.Thread(target=_cut, args=(proxy,))
-            cutter.start()
-        cutter.join()
-        assert place.read() == b"b"
-        client.close()
-
-
-def _cut(proxy: Proxy) -> None:
-    until(lambda: proxy.held("replies"), "the store has answered")
-    proxy.cut()
-    proxy.let_go()
-
-
-def test_a_put_that_comes_late_changes_nothing(place: Place) -> None:
-    """Held in the network until its writer has given up and been overtaken; without a condition, it lands."""
-    place.write(7, b"a")
-    with Proxy(("127.0.0.1", place.server.port)) as proxy:
-        client = s3.client(f"http://127.0.0.1:{proxy.port}", read_timeout=1)
-        with pytest.raises(OutcomeUnknown), place.guard(7, client) as stored:
-            stored.write(b"late")
-            proxy.hold("requests")
-            with pytest.raises(BotoCoreError):
-                client.put_object(Bucket=place.bucket, Key="naive", Body=b"late")
-        place.write(9, b"b")
-        place.client.put_object(Bucket=place.bucket, Key="naive", Body=b"b")
-        client.close()
-        proxy.let_go()
-        until(lambda: not proxy.connections, "all that was late has come")
-    assert place.read() == b"b"
-    assert place.raw("naive") == b"late"

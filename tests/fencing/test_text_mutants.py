@@ -18,6 +18,7 @@ from tests.fencing import test_field as field
 from tests.fencing import test_http as http
 from tests.fencing import test_object_state as state
 from tests.fencing import test_objects as objects
+from tests.fencing import test_objects_answers as answers
 from tests.fencing import test_web as web
 from tests.fencing.mutating import mutated
 
@@ -55,7 +56,7 @@ NEVER = web.test_a_write_without_a_token_never_reaches_an_application_that_asks_
 
 MUTANTS = (
     Mutant("a PUT has no condition", BUCKET, 'condition = {"IfNoneMatch": "*"} if before is None else {"IfMatch": before.etag}', "condition = {}", objects.test_whoever_enters_shuts_its_predecessors_out_before_it_reads),
-    Mutant("a 5xx has done nothing", BUCKET, 'said["HTTPStatusCode"] >= 500 or said.get("RetryAttempts")', "False", objects.test_a_put_without_a_clear_answer_is_done_once, {"fault": objects.DONE}),
+    Mutant("a 5xx has done nothing", BUCKET, 'said["HTTPStatusCode"] >= 500 or said.get("RetryAttempts")', "False", answers.test_a_put_without_a_clear_answer_is_done_once, {"fault": answers.DONE}),
     Mutant("no store is asked whether it knows conditions", BUCKET, "if which in _honouring:", "if True:", objects.test_a_store_that_ignores_conditions_is_refused, {"field": "If-Match"}),
     Mutant("If-Match is not asked about", BUCKET, '        self._refuses("If-Match", key, IfMatch=first)\n', "", objects.test_a_store_that_ignores_conditions_is_refused, {"field": "If-Match"}),
     Mutant("If-None-Match is not asked about", BUCKET, '        self._refuses("If-None-Match: *", key, IfNoneMatch="*")\n', "", objects.test_a_store_that_ignores_conditions_is_refused, {"field": "If-None-Match"}),
@@ -66,8 +67,8 @@ MUTANTS = (
     Mutant("an error writes", GUARD, "if error is None and stored", "if stored", objects.test_an_error_in_the_block_writes_nothing),
     Mutant("a refused payload stays", GUARD, "        if after.is_apart:\n            self._bucket.discard(after.nonce)\n", "", objects.test_a_refused_write_leaves_no_payload_behind),
     Mutant("an overtaken reader reads on", GUARD, "if now is not None and now.state.nonce != state.nonce:", "if False:", objects.test_whoever_was_overtaken_is_told_when_its_payload_has_gone),
-    Mutant("a refusal after a doubt is a refusal", GUARD, "                if doubt is None:\n                    raise\n                raise OutcomeUnknown(f\"no answer to a write", "                if True:\n                    raise\n                raise OutcomeUnknown(f\"no answer to a write", objects.test_a_refusal_after_a_put_without_an_answer_is_no_refusal),
-    Mutant("only the last nonce is compared", STATE, "after.nonce in (now.nonce, *now.past)", "after.nonce == now.nonce", objects.test_a_write_that_landed_before_others_wrote_is_done),
+    Mutant("a refusal after a doubt is a refusal", GUARD, "                if doubt is None:\n                    raise\n                raise OutcomeUnknown(f\"no answer to a write", "                if True:\n                    raise\n                raise OutcomeUnknown(f\"no answer to a write", answers.test_a_refusal_after_a_put_without_an_answer_is_no_refusal),
+    Mutant("only the last nonce is compared", STATE, "after.nonce in (now.nonce, *now.past)", "after.nonce == now.nonce", answers.test_a_write_that_landed_before_others_wrote_is_done),
     Mutant("what is forgotten did not happen", STATE, "Fate.VOID if reaches else Fate.UNKNOWN", "Fate.VOID", state.test_a_writer_is_told_the_truth_or_that_nobody_knows),
     Mutant("what can still land did not", STATE, "return Fate.PENDING if before is None else Fate.VOID", "return Fate.VOID", state.test_a_writer_is_told_the_truth_or_that_nobody_knows),
     Mutant("numbers are not noted", STATE, "before.fence._replace(seq=proof.seq or before.fence.seq)", "before.fence", objects.test_a_numbered_operation_is_done_once),

@@ -11,12 +11,13 @@ from tenure import Client, LossReason, OutcomeUnknown, StoreUnavailable, UnsafeS
 from tenure.findings import Grade
 from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.runtimes import native
-from tests.faces.watched import SLACK, Attempt, Looped, Told, waits
+from tests.faces.watched import Attempt, Looped, Told, waits
 from tests.postgres.connections import Blocking
 from tests.postgres.pair import Pair
 from tests.servers import clock
 from tests.servers import postgres as servers
 from tests.servers.processes import HOST
+from tests.timing import SLACK
 
 pytestmark = pytest.mark.skipif(
     (servers.missing() or clock.missing()) is not None, reason=str(servers.missing() or clock.missing())

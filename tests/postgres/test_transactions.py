@@ -15,13 +15,14 @@ from tenure.ports import ClaimRef, Standing
 from tenure.runtimes import native
 from tenure.runtimes.blocking import run
 from tests.faces.programs import output
-from tests.faces.watched import SLACK, Attempt, Looped, waits
+from tests.faces.watched import Attempt, Looped, waits
 from tests.postgres.connections import CONNECTIONS, AsyncPG, Blocking
 from tests.postgres.rig import LONG, Shelf, locked
 from tests.servers import clock, pgbouncer, postgres
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import PostgresServer
 from tests.servers.processes import until
+from tests.timing import SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,8 +77,10 @@ def test_leases_and_transactions_exclude_each_other_and_their_tokens_rise(
 ) -> None:
     with face(url) as client, Client(url) as witness, CONNECTIONS[kind](server.url) as own:
         first = client.lock("n").acquire()
-        with pytest.raises(AcquireTimeout):
+        with pytest.raises(AcquireTimeout, match=rf"'n' was not granted .*\(token {first.token}\); 0 waiting") as busy:
             own.hold("n", wait=0.05, schema=schema)
+        assert busy.value.queue is not None
+        assert [holder.token for holder in busy.value.queue.holders] == [first.token]
         first.release()
         grant = own.hold("n", wait=5, schema=schema)
         assert grant.token == grant.floor > first.token
@@ -244,7 +247,7 @@ def test_after_a_wait_in_vain_the_transaction_is_as_it_was(
 def test_a_savepoint_lets_go_of_what_was_held_since(shelf: Held, own: Blocking, other: Blocking) -> None:
     own.connection.execute("SAVEPOINT before")
     first = shelf.hold(own)
-    with pytest.raises(AcquireTimeout):
+    with pytest.raises(AcquireTimeout, match=f"pid {own.connection.info.backend_pid} \\(a transaction;"):
         shelf.hold(other)
     own.connection.execute("ROLLBACK TO before")
     assert shelf.hold(other) > first

@@ -10,9 +10,9 @@ from tenure import Lease, LossReason
 from tenure.engines.redis.pipe import Pipe
 from tenure.model import LeaseState
 from tenure.observe.events import Lost, Renewed
-from tests.faces.watched import SLACK
 from tests.servers.processes import until
 from tests.servers.resp import command
+from tests.timing import SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -21,13 +21,14 @@ from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.ports import Entry, SessionCard, Standing
 from tenure.runtimes import native
 from tenure.runtimes.blocking import run
-from tests.faces.watched import LONG, SLACK, Attempt, Looped, Told, has_paid, waits
+from tests.faces.watched import LONG, Attempt, Looped, Told, has_paid, waits
 from tests.redis.rig import TTL, listens, socket_wire
 from tests.servers import redis
 from tests.servers.processes import PATIENCE, until
 from tests.servers.redis import RedisServer
 from tests.servers.redis_cluster import RedisCluster
 from tests.servers.redis_sentinels import Sentinels
+from tests.timing import SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,13 +9,14 @@ import pytest
 from tenure import Client, LossReason
 from tenure.observe.events import Lost, Renewed
 from tenure.runtimes import native
-from tests.faces.watched import SLACK, Attempt, Told, waits
+from tests.faces.watched import Attempt, Told, waits
 from tests.redis.rig import TTL, is_told, stays, through
 from tests.servers import clock as clocks
 from tests.servers import redis
 from tests.servers.proxy import Proxy
 from tests.servers.redis import RedisServer
 from tests.servers.redis_sentinels import Sentinels
+from tests.timing import SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from tenure.engines.redis.engine_cluster import ClusterEngine
 from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.protocols.keep import one_by_one
 from tenure.runtimes import native
-from tests.faces.watched import LONG, SLACK, Attempt, Looped, Told, has_paid, waits
+from tests.faces.watched import LONG, Attempt, Looped, Told, has_paid, waits
 from tests.redis.clusters import (
     PARTITIONS,
     master_of,
@@ -28,6 +28,7 @@ from tests.redis.rig import PERIOD, TTL
 from tests.servers import redis
 from tests.servers.processes import until
 from tests.servers.redis_cluster import RedisCluster
+from tests.timing import SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,12 +18,13 @@ from tenure.engines.redis.store import genesis_key
 from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.ports import ClaimRef, Closing
 from tenure.runtimes.blocking import run
-from tests.faces.watched import LONG, SLACK, Attempt, Looped, Told, has_paid, waits
+from tests.faces.watched import LONG, Attempt, Looped, Told, has_paid, waits
 from tests.redis.clusters import flush, name_in, names_in, other_than, slot_of, url_of
 from tests.redis.rig import PERIOD, TTL
 from tests.servers import redis
 from tests.servers.processes import HOST, until
 from tests.servers.resp import ReplyError
+from tests.timing import SLACK, Bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,10 +124,12 @@ def test_a_release_during_a_move_reaches_the_waiter_after_it(cluster: RedisClust
 
 def test_requests_during_a_short_move_wait_it_out(cluster: RedisCluster, client: AnyClient) -> None:
     name, move = name_in(PART), Move(cluster)
+    begun = time.monotonic()
     move.open()
     attempt: Attempt[Any] = Attempt(client.lock(name, wait=10).acquire)
     move.keys()
     move.close()
+    assert time.monotonic() - begun < Bound(TTL / 6), "as long as a request may take"
     lease = attempt.outcome()
     lease.release()
 

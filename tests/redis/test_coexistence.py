@@ -13,11 +13,12 @@ from tenure.engines.redis import scripts
 from tenure.engines.redis.store import RedisStore
 from tenure.observe.events import Lost
 from tenure.runtimes import native
-from tests.faces.watched import LONG, SLACK, Attempt, Looped, Told, waits
+from tests.faces.watched import LONG, Attempt, Looped, Told, waits
 from tests.redis.mixed_fleet import contend
 from tests.redis.rig import TTL, is_told, through
 from tests.servers import redis
 from tests.servers.processes import PATIENCE, until
+from tests.timing import SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

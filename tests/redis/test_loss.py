@@ -17,13 +17,14 @@ from tenure.observe.events import Lost, Renewed
 from tenure.ports import Entry, SessionCard
 from tenure.runtimes import native
 from tenure.runtimes.blocking import run
-from tests.faces.watched import SLACK, Attempt, Told, waits
+from tests.faces.watched import Attempt, Told, waits
 from tests.redis.rig import PERIOD, TTL, SocketWire, is_told, socket_wire, stays, through
 from tests.servers import clock as clocks
 from tests.servers import redis
 from tests.servers.processes import until
 from tests.servers.proxy import Proxy
 from tests.servers.redis import PERSISTENCE, RedisServer
+from tests.timing import SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

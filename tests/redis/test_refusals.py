@@ -17,12 +17,13 @@ from tenure.engines.redis.life import SPOKEN
 from tenure.model import LeaseState
 from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.runtimes import native
-from tests.faces.watched import SLACK, Attempt, Looped, Told, has_paid, waits
+from tests.faces.watched import Attempt, Looped, Told, has_paid, waits
 from tests.redis.rig import listens
 from tests.servers import redis
 from tests.servers.processes import until
 from tests.servers.redis import RedisServer
 from tests.servers.resp import ReplyError
+from tests.timing import SLACK, Bound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -167,7 +168,7 @@ def held_through(server: RedisServer, told: Told, name: str, client: AnyClient, 
         # The connection that a restart cut may first have to tell.
         with pytest.raises((StoreUnavailable, OutcomeUnknown)) as caught:
             client.lock("n", wait=0.3).acquire()
-        assert native.now() - begun < 1.5
+        assert native.now() - begun < Bound(1.5)
         if isinstance(caught.value, StoreUnavailable):
             assert code in str(caught.value)
         with pytest.raises(StoreUnavailable, match=code):

@@ -10,6 +10,7 @@ import pytest
 from tenure.engines import ENGINES
 from tests.soak.conductor import soak
 from tests.soak.places import KINDS
+from tests.timing import in_time
 
 SECONDS = 10.0
 
@@ -20,12 +21,12 @@ def test_no_two_believe_tokens_rise_and_all_are_served(engine: str) -> None:
         pytest.skip(reason)
     outcome = soak(engine, SECONDS, seed=1)
     assert not outcome.wrong
-    assert outcome.leases > 15, "it was worth something"
+    in_time(outcome.leases > 15, f"{outcome.leases} leases are worth nothing")
     assert sum(outcome.faults.values()) > 10, outcome.faults
 
 
 def test_those_who_do_not_ask_their_lease_are_found_out() -> None:
-    outcomes = (soak("sqlite", SECONDS, seed=seed, naive=True) for seed in (1, 2, 3))
+    outcomes = (soak("sqlite", SECONDS, seed=seed, naive=True) for seed in range(1, 7))
     assert any(" and " in wrong for outcome in outcomes for wrong in outcome.wrong)
 
 

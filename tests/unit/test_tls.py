@@ -47,10 +47,16 @@ def test_an_authority_is_trusted_alone(made: Certificates) -> None:
 def test_a_file_that_is_of_no_use_is_named_by_its_option(made: Certificates, tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.touch()
+    pipe = str(tmp_path / "pipe")
+    os.mkfifo(pipe)  # whoever opens it waits for a writer
     for tls, option in (
         (Tls(ca=str(tmp_path / "none.pem")), "ca"),
         (Tls(ca=str(empty)), "ca"),
+        (Tls(ca=pipe), "ca"),
+        (Tls(ca=str(tmp_path)), "ca"),
         (Tls(cert=str(empty)), "cert"),
+        (Tls(cert=pipe, key=made.server_key), "cert"),
+        (Tls(cert=made.client, key=pipe), "key"),
         (Tls(cert=made.client, key=made.server_key), "cert"),
         (Tls(cert=made.client, key=str(tmp_path / "none.key")), "key"),
     ):

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LONG",
-    "SLACK",
     "TREE",
     "TTL",
     "Attempt",
@@ -39,9 +38,6 @@ TTL = 1.8
 
 LONG = 60.0
 """A ttl that no test outlasts."""
-
-SLACK = 0.8
-"""Seconds that a busy machine may take for what takes none."""
 
 
 def url(server: ZooKeeperServer | Ensemble, chroot: str = "") -> str:

@@ -17,6 +17,7 @@ from tests.servers import certificates, clock, zookeeper
 from tests.servers.certificates import make_certificates
 from tests.servers.processes import until
 from tests.servers.zookeeper import Ensemble, ZooKeeperServer
+from tests.timing import Bound
 from tests.zookeeper.rig import LONG, TTL, Told
 from tests.zookeeper.rig import url as url_of
 
@@ -146,7 +147,7 @@ def test_nobody_there_is_unavailable_at_once() -> None:
         begun = native.now()
         with pytest.raises(StoreUnavailable):
             Client(f"zookeeper://127.0.0.1:{deaf.getsockname()[1]}").open()
-        assert native.now() - begun < 2
+        assert native.now() - begun < Bound(2)
 
 
 def test_a_login_by_sasl_needs_its_library(monkeypatch: pytest.MonkeyPatch) -> None:

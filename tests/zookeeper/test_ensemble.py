@@ -18,6 +18,7 @@ from tenure.runtimes import native
 from tests.servers import zookeeper
 from tests.servers.processes import until
 from tests.servers.zookeeper import Ensemble, ZooKeeperServer
+from tests.timing import Bound
 from tests.zookeeper.rig import LONG, Attempt, Told, waits
 from tests.zookeeper.rig import url as url_of
 
@@ -191,7 +192,7 @@ def test_without_a_quorum_leases_end_and_after_it_everyone_is_served(ensemble: E
             server.kill()
         lost_at = told.wait(Lost)
         assert lease.lost is LossReason.DEADLINE
-        assert lease.deadline <= lost_at < lease.deadline + 0.2
+        assert lease.deadline <= lost_at < lease.deadline + Bound(0.2)
         with pytest.raises(TenureError):
             ours.lock(name).try_acquire()
         # Longer than the ttl: its session would be over, had there been anybody to end it.

@@ -17,7 +17,8 @@ from tests.faces.programs import heard, program
 from tests.servers import zookeeper
 from tests.servers.processes import until
 from tests.servers.zookeeper import ZooKeeperServer
-from tests.zookeeper.rig import LONG, SLACK, TREE, TTL, Attempt, Hand, Told, waits, watch
+from tests.timing import SLACK
+from tests.zookeeper.rig import LONG, TREE, TTL, Attempt, Hand, Told, waits, watch
 from tests.zookeeper.rig import url as url_of
 
 if TYPE_CHECKING:

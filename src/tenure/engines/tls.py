@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import stat
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -32,10 +33,13 @@ def context(tls: Tls, protocol: str = "") -> ssl.SSLContext:
         if path is None:
             continue
         try:
-            with open(path, "rb") as file:
+            # Without waiting: a FIFO would wait for whoever writes to it.
+            with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
                 found = os.fstat(file.fileno())
         except OSError as error:
             raise UnsafeSetup(f"url: what option {option} names cannot be read: {error}") from error
+        if not stat.S_ISREG(found.st_mode):
+            raise UnsafeSetup(f"url: what option {option} names is no file: {path}")
         stamps.append((found.st_ino, found.st_size, found.st_mtime_ns))
     return _context(tls, protocol, tuple(stamps))
 

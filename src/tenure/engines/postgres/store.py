@@ -178,9 +178,7 @@ class PostgresStore:
         await self._step("end_session", timeout, session)
 
     async def inspect(self, name: str, timeout: Seconds) -> Queue:
-        queue = [_contender(row) for row in await self._step("inspect", timeout, name)]
-        held = len(holders(queue))
-        return Queue(name, tuple(c._replace(holds=True) for c in queue[:held]), tuple(queue[held:]))
+        return queue_of(name, await self._step("inspect", timeout, name))
 
     async def names(self, prefix: str, timeout: Seconds) -> list[str]:
         return sorted(await self._step("names_like", timeout, prefix))
@@ -320,6 +318,13 @@ def _json(value: object) -> str:
 
 def _named(ref: ClaimRef) -> dict[str, Any]:
     return {"session": ref.session, "claim": ref.claim, "name": ref.name, "number": ref.number}
+
+
+def queue_of(name: str, rows: Sequence[Sequence[Any]]) -> Queue:
+    """What the step `inspect` has replied of a name."""
+    queue = [_contender(row) for row in rows]
+    held = len(holders(queue))
+    return Queue(name, tuple(c._replace(holds=True) for c in queue[:held]), tuple(queue[held:]))
 
 
 def _contender(row: Sequence[Any]) -> Contender:

@@ -797,16 +797,7 @@ CREATE OR REPLACE FUNCTION inspect(
 ) RETURNS json LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     PERFORM begin_step(p_format, p_store, p_commits, p_patience_ms);
-    RETURN (
-        SELECT coalesce(json_agg(shown ORDER BY place), '[]') FROM (
-            SELECT 0 AS place, held_by(p_name) AS shown
-             UNION ALL
-            SELECT c.number, json_build_array(
-                       c.number, c.kind, c.permits, c."limit",
-                       coalesce(s.client, ''), coalesce(s.host, ''), coalesce(s.pid, 0), c.info)
-              FROM claims c LEFT JOIN sessions s ON s.id = c.session
-             WHERE c.name = p_name) queue
-    );
+    RETURN queue_of(p_name);
 END
 $$;
 

@@ -60,10 +60,35 @@ BEGIN
 END
 $$;
 
+-- The transaction that holds a name, as `inspect` shows a claim: without a number, which only its commit tells, and with
+-- the process of its backend. A user whose transactions the owner of the functions may not see is shown without more.
+CREATE OR REPLACE FUNCTION held_by(p_name text) RETURNS SETOF json LANGUAGE sql STABLE AS $$
+    SELECT json_build_array(0, 0, 1, 0, coalesce(a.application_name, ''), coalesce(host(a.client_addr), ''),
+               coalesce(l.pid, 0), 'a transaction; the pid is of its backend',
+               (extract(epoch FROM coalesce(a.xact_start, clock_timestamp())) * 1000000)::bigint)
+      FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+     WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.mode = 'ExclusiveLock' AND l.granted
+       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+       AND (l.classid::bigint << 32) | l.objid::bigint = name_lock(p_name)
+     LIMIT 1
+$$;
+
+-- The queue of a name, in order, as `inspect` replies it; also with the dead who are not yet passed over.
+CREATE OR REPLACE FUNCTION queue_of(p_name text) RETURNS json LANGUAGE sql STABLE AS $$
+    SELECT coalesce(json_agg(shown ORDER BY place), '[]') FROM (
+        SELECT 0 AS place, held_by(p_name) AS shown
+         UNION ALL
+        SELECT c.number, json_build_array(
+                   c.number, c.kind, c.permits, c."limit",
+                   coalesce(s.client, ''), coalesce(s.host, ''), coalesce(s.pid, 0), c.info)
+          FROM claims c LEFT JOIN sessions s ON s.id = c.session
+         WHERE c.name = p_name) queue
+$$;
+
 -- Hold a name until the caller's transaction ends, or is rolled back to a savepoint from before.
 --
 -- p_wait_us   how long to wait for claims and other transactions that hold it
--- Replies ["holds", number, store], ["busy"], ["isolation", what it is], ["format", in force] or ["exhausted"], in text.
+-- Replies ["holds", number, store], ["busy", the queue], ["isolation", what it is], ["format", in force] or ["exhausted"], in text.
 -- After all but the first nothing is held, and the caller's transaction is as it was.
 CREATE OR REPLACE FUNCTION hold(p_format integer, p_name text, p_wait_us bigint) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER AS $$
@@ -102,22 +127,9 @@ BEGIN
             END;
         END IF;
         IF now_us() >= until_us THEN
-            RETURN json_build_array('busy');
+            RETURN json_build_array('busy', queue_of(p_name));
         END IF;
         PERFORM pg_sleep(0.02);
     END LOOP;
 END
-$$;
-
--- The transaction that holds a name, as `inspect` shows a claim: without a number, which only its commit tells, and with
--- the process of its backend. A user whose transactions the owner of the functions may not see is shown without more.
-CREATE OR REPLACE FUNCTION held_by(p_name text) RETURNS SETOF json LANGUAGE sql STABLE AS $$
-    SELECT json_build_array(0, 0, 1, 0, coalesce(a.application_name, ''), coalesce(host(a.client_addr), ''),
-               coalesce(l.pid, 0), 'a transaction; the pid is of its backend',
-               (extract(epoch FROM coalesce(a.xact_start, clock_timestamp())) * 1000000)::bigint)
-      FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-     WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.mode = 'ExclusiveLock' AND l.granted
-       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-       AND (l.classid::bigint << 32) | l.objid::bigint = name_lock(p_name)
-     LIMIT 1
 $$;
