@@ -171,7 +171,7 @@ async def _hold(database: Database, name: str, key: str, wait: Seconds, schema: 
         raise explained from error
     verdict, *more = json.loads(row[0] if row else "[null]")
     if verdict == "holds":
-        if not await database.has_begun():
+        if not database.has_begun():
             raise UsageError("connection: no transaction has begun, as under autocommit: the name was held for nothing")
         number, store = more
         grant = Grant(name, number, number, f"postgresql:{store}/{key.partition(':')[0]}")

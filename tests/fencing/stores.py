@@ -70,11 +70,15 @@ class SQLite3Session(Tables):
         await super().prepare()
 
 
+AT_ONCE: dict[str, Any] = {"prepare_threshold": 0}
+"""Each block of ours begins with its check. What it does before that is prepared is in `test_postgresql.py`."""
+
+
 class PsycopgSession(Tables):
     dialect = "postgresql"
 
     def __init__(self, url: str) -> None:
-        self.connection = psycopg.connect(url)
+        self.connection = psycopg.connect(url, **AT_ONCE)
 
     async def do(self, statement: str) -> None:
         self.connection.execute(statement.encode())
@@ -106,7 +110,7 @@ class AsyncPsycopgSession(Tables):
     @classmethod
     async def connect(cls, url: str) -> AsyncPsycopgSession:
         made = cls()
-        made.connection = await psycopg.AsyncConnection.connect(url)
+        made.connection = await psycopg.AsyncConnection.connect(url, **AT_ONCE)
         return made
 
     async def do(self, statement: str) -> None:

@@ -44,8 +44,10 @@ class Mutant(NamedTuple):
 MUTANTS = (
     Mutant("D1", "the check does not keep the fence", "sql/fence/postgresql.sql", "FOR SHARE OF fence", "", "psycopg", "guarded"),
     Mutant("D1", "the check does not keep the fence", "sql/fence/postgresql.sql", "FOR SHARE OF fence", "", "psycopg-async", "opened"),
-    Mutant("D1", "a transaction that has begun is not checked", "fencing/database/guard.py", "            verdict, fence = await self._check()\n        else:", "            verdict, fence = Verdict.ACCEPTED, Fence()\n        else:", "psycopg", "opened"),
-    Mutant("D1", "a transaction of ours is not checked", "fencing/database/guard.py", "            verdict, fence = await self._check()\n        except", "            verdict, fence = Verdict.ACCEPTED, Fence()\n        except", "psycopg", "guarded twice"),
+    Mutant("D1", "a transaction that has begun is not checked", "fencing/database/guard.py", "            verdict, fence = await self._check()\n        else:", "            verdict, fence = ACCEPTED, Fence()\n        else:", "psycopg", "opened"),
+    Mutant("D1", "a transaction of ours is not checked", "fencing/database/guard.py", "            verdict, fence = await self._check()\n        except", "            verdict, fence = ACCEPTED, Fence()\n        except", "psycopg", "guarded twice"),
+    Mutant("D1", "a check is in no transaction", "sql/drivers/psycopg_opening.py", "    pgconn.send_query_prepared(BEGIN, None)\n", "", "psycopg", "guarded"),
+    Mutant("D1", "a check is in no transaction", "sql/drivers/psycopg_opening.py", "    pgconn.send_query_prepared(BEGIN, None)\n", "", "psycopg-async", "guarded"),
     Mutant("D1", "the raise is not committed", "fencing/database/guard.py", "            await self._database.end(None)\n", "            await self._database.end(_Refused())\n", "psycopg", "guarded", lost=False),
     Mutant("D1", "nobody raises", "fencing/database/guard.py", "                await self._raise()\n                verdict, fence = await self._begin()\n", "                pass\n", "sqlite3", "guarded", lost=False),
     Mutant("D1", "who has not raised works", "fencing/rule.py", "if fence.token < proof.floor:\n        return Verdict.NOT_RAISED", "if False:\n        return Verdict.NOT_RAISED", "sqlite3", "guarded twice"),

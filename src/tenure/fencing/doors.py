@@ -7,6 +7,7 @@ Each takes a connection of the user's and what shows that somebody holds the nam
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
@@ -20,6 +21,7 @@ from tenure.sql.statements import schema as definition
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
     from sqlite3 import Connection as SQLite3Connection
 
     from asyncpg import Connection as AsyncPGConnection
@@ -342,10 +344,17 @@ def schema(dialect: str) -> str:
     return definition("fence", dialect)
 
 
+@cache
+def _adapter(driver: str) -> Callable[[Any], Database]:
+    """Imported once: to find an imported module again takes longer than to make a guard."""
+    adapt: Callable[[Any], Database] = import_module(f"tenure.sql.drivers.{driver}").adapt
+    return adapt
+
+
 def _section(
     driver: str, connection: Any, lease: Shown, resource: str | None, row: Row | None, seq: int | None
 ) -> tuple[Section, bool]:
-    database: Database = import_module(f"tenure.sql.drivers.{driver}").adapt(connection)
+    database = _adapter(driver)(connection)
     if row is not None and resource is not None:
         raise UsageError("resource: the row is what its own fence protects")
     proof, holder = prove(lease, resource, seq, label=None if row is None else row.resource)

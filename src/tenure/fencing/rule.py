@@ -201,26 +201,28 @@ def prove(
         WrongResource: the proof of a request is for another resource.
     """
     holder: Holder | None = None
+    name: str | None = None
+    authority = ""
     if isinstance(lease, Proof):
         lease, seq = _shown(lease, resource, seq)
     elif not isinstance(lease, Grant) and isinstance(getattr(lease, "grant", None), Grant):
         holder = lease
         lease = lease.grant
-    elif not isinstance(lease, Grant):
-        token = count("lease", lease, TOKEN_MAX)
-        resource = label if resource is None else resource
-        if resource is None:
+    if isinstance(lease, Grant):
+        token = count("token", lease.token, TOKEN_MAX)
+        floor = token if lease.floor is token else count("floor", lease.floor, token)
+        name, authority = lease.name, _comparable(lease.authority)
+    else:
+        token = floor = count("lease", lease, TOKEN_MAX)
+        if label is None and resource is None:
             raise UsageError("resource: a bare token does not say what it protects")
-        lease = Grant(resource, token, token)
-    token = count("token", lease.token, TOKEN_MAX)
-    floor = count("floor", lease.floor, token)
     if seq is not None:
         count("seq", seq, TOKEN_MAX)
         if floor != token:
             # Co-holders have tokens of their own under one fence, which has room for the count of one.
             raise UsageError("seq: operations can be numbered under an exclusive lease only")
-    named = text("resource", label or (lease.name if resource is None else resource), RESOURCE_BYTES, 1)
-    return Proof(named, token, floor, _comparable(lease.authority), seq or 0), holder
+    named = text("resource", label or (name if resource is None else resource), RESOURCE_BYTES, 1)
+    return Proof(named, token, floor, authority, seq or 0), holder
 
 
 def _shown(proof: Proof, resource: str | None, seq: int | None) -> tuple[Grant, int | None]:

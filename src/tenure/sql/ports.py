@@ -33,7 +33,7 @@ class Database(Protocol):
         """Whether its methods must be awaited under asyncio; otherwise they block."""
         ...
 
-    async def has_begun(self) -> bool:
+    def has_begun(self) -> bool:
         """Whether a transaction is open that is not ours.
 
         Raises:

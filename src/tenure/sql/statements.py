@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from hashlib import blake2b
 from importlib import resources
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -26,12 +27,14 @@ class Statement(NamedTuple):
         named: with `:name`, as sqlite3 and SQLAlchemy take it.
         percent: with `%(name)s`, as psycopg, PyMySQL and Django take it.
         numbered: with `$1`, as asyncpg takes it, and `order`, the names in that order.
+        name: for where it is prepared under one; no other statement's.
     """
 
     named: str
     percent: str
     numbered: str
     order: tuple[str, ...]
+    name: bytes
 
 
 def statement(text: str) -> Statement:
@@ -39,7 +42,8 @@ def statement(text: str) -> Statement:
     order = tuple(dict.fromkeys(_PLACEHOLDER.findall(text)))
     percent = _PLACEHOLDER.sub(r"%(\1)s", text.replace("%", "%%"))
     numbered = _PLACEHOLDER.sub(lambda found: f"${order.index(found[1]) + 1}", text)
-    return Statement(text, percent, numbered, order)
+    name = f"tenure_{blake2b(numbered.encode(), digest_size=8).hexdigest()}"
+    return Statement(text, percent, numbered, order, name.encode())
 
 
 @cache

@@ -41,7 +41,7 @@ class AsyncPG:
         self._connection = connection
         self._transaction: Any = None
 
-    async def has_begun(self) -> bool:
+    def has_begun(self) -> bool:
         return bool(self._connection.is_in_transaction())
 
     async def begin(self, *, raising: bool) -> None:

@@ -52,7 +52,7 @@ class Django:
         self._connection = connection
         self._transaction: Any = None
 
-    async def has_begun(self) -> bool:
+    def has_begun(self) -> bool:
         return bool(self._connection.in_atomic_block or not self._connection.get_autocommit())
 
     async def begin(self, *, raising: bool) -> None:

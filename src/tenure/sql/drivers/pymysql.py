@@ -44,7 +44,7 @@ class PyMySQL:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
-    async def has_begun(self) -> bool:
+    def has_begun(self) -> bool:
         # The driver forgets what a SELECT says of it; and to begin would commit what has begun.
         self._connection.ping(reconnect=False)
         return bool(self._connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)

@@ -58,7 +58,7 @@ class _Base:
         self._subject = subject
         self._transaction: Any = None
 
-    async def has_begun(self) -> bool:
+    def has_begun(self) -> bool:
         return bool(self._subject.in_transaction())
 
     def _refuse_autocommit(self, connection: Connection) -> None:

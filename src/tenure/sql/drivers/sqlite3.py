@@ -38,7 +38,7 @@ class SQLite3:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    async def has_begun(self) -> bool:
+    def has_begun(self) -> bool:
         if getattr(self._connection, "autocommit", None) is False:
             # Python 3.12: a transaction is always open, and nobody can tell whether anything was read in it.
             raise UsageError("connection: autocommit=False keeps a transaction open; leave it out, or set it to True")
