@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 from tenure.engines.diagnosis import refuse_future
 from tenure.engines.redis.explain import explain
 from tenure.engines.redis.life import ASK, FORMAT, PLAIN_FORMAT, QUESTIONS, SPOKEN
-from tenure.engines.redis.scripts import command, script, script_beside
+from tenure.engines.redis.scripts import call, command, script, script_beside
 from tenure.errors import IncompatibleStore, OutcomeUnknown, StoreUnavailable, UnsafeSetup
 from tenure.model import Contender, Instant, Kind, Mode, Queue, UtcTime, holders
 from tenure.ports import Beat, ClaimRef, Message, Peer, Place, SessionFacts, Standing
@@ -207,7 +207,7 @@ class RedisStore:
             replies += 1
         for _ in range(1 + ADOPT_MOST):
             store_id = life.id
-            payload = command((*words, 1, self._genesis, life.format, store_id, *arguments))
+            payload = call((*words, 1, self._genesis, life.format, store_id), arguments)
             answers = await self._wire.exchange(payload + tail, replies, left)
             reply: list[bytes] | ResponseError = answers[0]
             if isinstance(reply, ResponseError):
