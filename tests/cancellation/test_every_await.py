@@ -13,6 +13,7 @@ import pytest
 
 from tenure.errors import OutcomeUnknown, StoreUnavailable
 from tenure.model import EXCLUSIVE, SHARED, Kind, Mode
+from tenure.ports import Message
 from tenure.protocols.claim import Ask
 from tenure.protocols.ledger import Ledger
 from tenure.protocols.records import Claim, Phase
@@ -324,6 +325,28 @@ def test_when_the_reader_of_the_mailbox_is_interrupted_another_waiter_reads_on()
         other.release(held)
         world.run(lambda: heir.is_done, seconds=0.01)
         assert isinstance(heir.result, Claim), "it hears the grant at once, not when its neighbour's session is due"
+    finally:
+        world.end()
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["the reader", "the sleeper"])
+def test_a_waiter_is_woken_by_a_grant_that_the_keeper_has_heard_of(place: int) -> None:
+    world = World()
+    try:
+        other, member = world.member(), world.member()
+        held = [other.hold(name) for name in ("one", "two")]
+        waits = [member.acquire(name) for name in ("one", "two")]
+        world.run(lambda: len(member.ledger.waiting) == 2, seconds=0)
+        claim = member.adopted[place]
+        assert (member.ledger.reader is claim, claim.signal is None) == (place == 0, place == 0)
+        # Its message was lost, so the heartbeat lists it.
+        member.ledger.deliver([Message(claim.session.card.id, claim.id, claim.number, claim.number)])
+        world.run(lambda: waits[place].is_done, seconds=0.01)
+        assert waits[place].result is claim
+        for lease in held:
+            other.release(lease)
+        world.run(lambda: waits[1 - place].is_done, seconds=0.5)
+        assert isinstance(waits[1 - place].result, Claim), "and the other is heard of as before"
     finally:
         world.end()
 

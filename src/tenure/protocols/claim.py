@@ -304,30 +304,25 @@ async def _news(ledger: Ledger, claim: Claim, until: Instant) -> None:
 
     Reading oneself saves a hop between threads: the holder-to-be wakes at once, without a dispatcher in between.
     """
-    signal = claim.signal
-    if signal is None:
-        signal = claim.signal = ledger.runtime.signal()
-    with ledger.mutex:
-        # Looked at under the mutex after the signal is there, so that nothing that came in between is missed.
-        if claim.phase is not WAITING or claim.hinted:
-            return
-        ledger.waiting[claim] = None
+    mailbox = ledger.mailbox
     try:
-        if ledger.mailbox is None or not ledger.start_reading(claim):
+        signal = ledger.start_waiting(claim)
+        if signal is not None:
             await signal.wait(until)
             return
-        while True:
-            messages = await ledger.mailbox.receive(until)
+        while mailbox is not None and ledger.reader is claim:
+            messages = await mailbox.receive(until)
             ledger.reader = None  # awake already: what is delivered here needs no poke
             if messages or ledger.runtime.now() < until:
                 # Empty-handed before its time: a session in front has ended, or something came that nobody understood.
                 ledger.deliver(messages or [LOOK])
-            if ledger.mailbox.overflowed:
-                ledger.mailbox.overflowed = False
+            if mailbox.overflowed:
+                mailbox.overflowed = False
                 ledger.inbox.put(claim.session)
             # What came was for another waiter: to read on costs less than to wake a third one that would.
-            if not messages or ledger.runtime.now() >= until or not ledger.start_reading(claim):
+            if claim.phase is not WAITING or not messages or ledger.runtime.now() >= until:
                 return
+            ledger.read_on(claim)
     finally:
         ledger.stop_reading(claim)
 

@@ -20,7 +20,7 @@ from tenure.protocols.records import CLOSED, ENTERING, GRANTED, HELD, WAITING, C
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from tenure.ports import Beat, Inbox, Mailbox, Message, Runtime, SessionCard, SessionFacts
+    from tenure.ports import Beat, Inbox, Mailbox, Message, Runtime, SessionCard, SessionFacts, Signal
 
 DRIFT: Final = 0.99
 """The part of a granted ttl that is counted on: 1 % for two clocks that run at different rates (A1)."""
@@ -212,7 +212,7 @@ class Ledger:
             claim.number, claim.floor = number, floor
             claim.phase = GRANTED
             claim.granted_at = self.runtime.now()
-            if claim.signal is not None:
+            if claim.signal is not None or self.reader is claim:
                 self.wake(claim)
 
     def deliver(self, messages: Iterable[Message]) -> None:
@@ -400,13 +400,29 @@ class Ledger:
                 self.later(action)
         self.flush()
 
-    def start_reading(self, claim: Claim) -> bool:
-        """Let a waiter read the mailbox, unless there is news for itself or another waiter reads."""
+    def start_waiting(self, claim: Claim) -> Signal | None:
+        """Note a waiter, unless there is news for itself. It reads the mailbox (`reader`), unless another waiter does.
+
+        Returns:
+            What to wait for if another one reads. A reader needs none: it is woken through the mailbox.
+        """
         with self.mutex:
-            if claim.phase is not WAITING or claim.hinted or self.reader is not None:
-                return False
-            self.reader = claim
-        return True
+            # Looked at under the mutex in which it becomes a waiter, so that nothing that came in between is missed.
+            if claim.phase is not WAITING or claim.hinted:
+                return None
+            self.waiting[claim] = None
+            if self.reader is None and self.mailbox is not None:
+                self.reader = claim
+                return None
+            if claim.signal is None:
+                claim.signal = self.runtime.signal()
+            return claim.signal
+
+    def read_on(self, claim: Claim) -> None:
+        """Let a waiter read the mailbox again, unless there is news for itself or another waiter reads."""
+        with self.mutex:
+            if claim.phase is WAITING and not claim.hinted and self.reader is None:
+                self.reader = claim
 
     def stop_reading(self, claim: Claim) -> None:
         """A waiter is awake: it reads no longer, and if others wait, the next of them does."""
