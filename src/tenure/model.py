@@ -11,10 +11,19 @@ prefix, tokens are granted in order.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Final, NamedTuple, NewType, Protocol, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NewType, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+V = TypeVar("V", bound="tuple[Any, ...]")
+
+
+def maker(value: type[V]) -> Callable[[Iterable[Any]], V]:
+    """As the `_make` of a named tuple, at a third of its price: a turn makes ten of them. Give all the fields."""
+    return partial(tuple.__new__, value)
+
 
 Seconds = float
 """A duration in seconds."""

@@ -202,7 +202,7 @@ MUTANTS: Final = (
         "B6",
         "sessions in front are not looked at when due",
         CLAIM,
-        "due = min((peer.due for peer in place.peers), default=now) + LOOK_LEAST",
+        "due = min([peer.due for peer in place.peers], default=now) + LOOK_LEAST",
         "due = now + 1e6",
         "liveness",
     ),

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from tenure.model import maker
 from tenure.ports import Message
 
 PAYLOAD_MAX: Final = 200
 """Bytes of a message. Senders keep to it; a longer one is not understood."""
 
 _WIRE: Final = b"1"
+_message = maker(Message)
 
 
 def encode(message: Message) -> bytes:
@@ -32,4 +34,4 @@ def decode(payload: bytes) -> Message | None:
     claim, number, floor = parts[2:5]
     if not (session and claim.isdigit() and number.isdigit() and floor.isdigit()):
         return None
-    return Message(session, int(claim), int(number), int(floor))
+    return _message((session, int(claim), int(number), int(floor)))

@@ -11,10 +11,9 @@ All times are integer microseconds of the engine's clock.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tenure.model import ALONE, NUMBER_MAX, PERMITS, Contender, Mode, Queue, UtcTime, blockers, holders
+from tenure.model import ALONE, NUMBER_MAX, PERMITS, Contender, Mode, Queue, UtcTime, blockers, holders, maker
 from tenure.ports import (
     BUSY,
     GONE,
@@ -31,7 +30,7 @@ from tenure.ports import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Sequence
 
     from tenure.engines.tables import ClaimRow, Tables
     from tenure.model import Instant
@@ -57,11 +56,11 @@ class At(NamedTuple):
     sent: Instant
 
 
-# As their `_make`, at a third of its price: a hand-over makes ten such values.
-at_: Callable[[Iterable[float]], At] = partial(tuple.__new__, At)
-_peer: Callable[[Iterable[Any]], Peer] = partial(tuple.__new__, Peer)
-_mail: Callable[[Iterable[Any]], Mail] = partial(tuple.__new__, Mail)
-_message: Callable[[Iterable[Any]], Message] = partial(tuple.__new__, Message)
+at_ = maker(At)
+_peer = maker(Peer)
+_place = maker(Place)
+_mail = maker(Mail)
+_message = maker(Message)
 
 
 def _us(seconds: float) -> int:
@@ -193,7 +192,7 @@ class Steps:
         if not tables.insert(entry, number, floor, _us(entry.delay)):
             # The number is wasted, not given twice.
             return self.look(at, ClaimRef(card.id, entry.claim, entry.name, 0), dead)._replace(facts=facts)
-        return Place(WAITS if peers else HOLDS, number, floor, peers, facts, limit)
+        return _place((WAITS if peers else HOLDS, number, floor, peers, facts, limit))
 
     def look(self, at: At, ref: ClaimRef, dead: frozenset[str] = NOBODY) -> Place:
         """Say where a claim stands, after passing over the dead in front of it."""

@@ -291,7 +291,7 @@ async def _wait(ledger: Ledger, store: QueueStore, claim: Claim, until: Instant 
 def _watch(ledger: Ledger, place: Place, pause: Seconds) -> tuple[Instant, Seconds]:
     """Listen to the sessions in front. Returns when to look at the latest, and the pause after the next failure."""
     now = ledger.runtime.now()
-    due = min((peer.due for peer in place.peers), default=now) + LOOK_LEAST
+    due = min([peer.due for peer in place.peers], default=now) + LOOK_LEAST
     if ledger.mailbox is None or ledger.mailbox.watch(place.peers):
         return Instant(due), 0.0
     # One of them cannot be heard. It may have died since: look at once, and by and by more slowly, for it may also

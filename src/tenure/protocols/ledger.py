@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tenure.errors import UsageError
-from tenure.model import Instant, LeaseState, LossReason, Mode, Seconds
+from tenure.model import Instant, LeaseState, LossReason, Mode, Seconds, maker
 from tenure.observe.events import Abandoned, Event, Lost
 from tenure.ports import Closing, Entry
 from tenure.protocols.records import CLOSED, ENTERING, GRANTED, HELD, WAITING, Claim, Debt, Session
@@ -27,6 +27,10 @@ DRIFT: Final = 0.99
 
 MARGIN: Final = 0.002
 """Seconds taken off every deadline for the engine's and the kernel's granularity (A1)."""
+
+
+_entry = maker(Entry)
+_closing = maker(Closing)
 
 
 def _whole(name: str) -> str:  # noqa: ARG001 - a store that has no parts
@@ -134,17 +138,19 @@ class Ledger:
                 claim.epoch = session.epoch
             claim.sent_twice = claim.sent_twice or claim.unanswered
             claim.unanswered = True
-        return Entry(
-            session.card,
-            not session.opened,
-            extend,
-            claim.id,
-            claim.name,
-            claim.mode,
-            claim.delay,
-            claim.info,
-            at_once,
-            claim.sent_twice,
+        return _entry(
+            (
+                session.card,
+                not session.opened,
+                extend,
+                claim.id,
+                claim.name,
+                claim.mode,
+                claim.delay,
+                claim.info,
+                at_once,
+                claim.sent_twice,
+            )
         )
 
     def extended(self, session: Session, facts: SessionFacts, sent: Instant) -> None:
@@ -439,7 +445,7 @@ class Ledger:
 
     def bill(self, claim: Claim, *, clean: bool, held: bool = False) -> Closing:
         """The request that closes a claim, with a tombstone where its enqueue may still arrive (B1)."""
-        return Closing(claim.ref, claim.unanswered or claim.sent_twice, clean, held, claim.session.ttl)
+        return _closing((claim.ref, claim.unanswered or claim.sent_twice, clean, held, claim.session.ttl))
 
     def settle(self, claim: Claim) -> None:
         """A claim is closed on this side. Called under the mutex."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Final
 
-from tenure.model import Instant
+from tenure.model import Instant, maker
 from tenure.ports import ClaimRef
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tenure.model import LossReason, Mode, Seconds
     from tenure.ports import Closing, SessionCard, SessionFacts, Signal
+
+_ref = maker(ClaimRef)
 
 NEVER: Final = Instant(float("-inf"))
 
@@ -103,7 +105,7 @@ class Claim:
     @property
     def ref(self) -> ClaimRef:
         """How the engine knows it."""
-        return ClaimRef(self.session.card.id, self.id, self.name, self.number)
+        return _ref((self.session.card.id, self.id, self.name, self.number))
 
     @property
     def deadline(self) -> Instant:

@@ -29,6 +29,8 @@ STALL_S: Final = 600.0
 class Stall:
     """What one waiter has seen of the holder in front."""
 
+    __slots__ = ("_is_told", "_since", "_token", "look_at")
+
     def __init__(self, now: Instant) -> None:
         self.look_at = Instant(now + LOOK_S)
         self._token = 0

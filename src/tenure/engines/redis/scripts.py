@@ -20,13 +20,14 @@ Word = bytes | str | int
 command = cast("Callable[[tuple[Word, ...]], bytes]", hiredis.pack_command)
 """A command, given as its words, as bytes of the wire. In C; its own annotation does not say how many it takes."""
 
+
 @lru_cache(64)
 def _packed(words: tuple[Word, ...]) -> bytes:
     return command(words).partition(b"\r\n")[2]
 
 
 def call(head: tuple[Word, ...], arguments: tuple[Word, ...]) -> bytes:
-    """As `command((*head, *arguments))`. The head, the same in each request, is packed once: it is half of the words."""
+    """As `command((*head, *arguments))`. The head, the same each time, is packed once: it is half of the words."""
     return b"*%d\r\n%b%b" % (len(head) + len(arguments), _packed(head), command(arguments).partition(b"\r\n")[2])
 
 

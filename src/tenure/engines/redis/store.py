@@ -16,7 +16,7 @@ from tenure.engines.redis.explain import explain
 from tenure.engines.redis.life import ASK, FORMAT, PLAIN_FORMAT, QUESTIONS, SPOKEN
 from tenure.engines.redis.scripts import call, command, script, script_beside
 from tenure.errors import IncompatibleStore, OutcomeUnknown, StoreUnavailable, UnsafeSetup
-from tenure.model import Contender, Instant, Kind, Mode, Queue, UtcTime, holders
+from tenure.model import Contender, Instant, Kind, Mode, Queue, UtcTime, holders, maker
 from tenure.ports import Beat, ClaimRef, Message, Peer, Place, SessionFacts, Standing
 from tenure.runtimes import native
 
@@ -35,6 +35,9 @@ ADOPT_MOST: Final = 3
 
 _ELSEWHERE: Final = ("READONLY", "MASTERDOWN", "NOREPLICAS", "LOADING")
 """What a server says that is no master any more, or not yet one."""
+
+_peer = maker(Peer)
+_place = maker(Place)
 
 _KINDS: Final = {kind[0].encode(): kind for kind in Kind}
 _FLAG: Final = ("0", "1")
@@ -339,14 +342,19 @@ class RedisStore:
         if card is not None and reply[3]:
             stolen = self._counted(card.id, reply[3])
             facts = SessionFacts(card.ttl, life or self._life.value, stolen)
-        peers = tuple(_peers(reply, sent)) if len(reply) > 5 else ()
-        return Place(standing, int(reply[1]), int(reply[2]), peers, facts, int(reply[4]))
+        peers = _peers(reply, sent) if len(reply) > 5 else ()
+        return _place((standing, int(reply[1]), int(reply[2]), peers, facts, int(reply[4])))
 
 
-def _peers(reply: list[bytes], sent: Instant) -> Iterator[Peer]:
+def _peers(reply: list[bytes], sent: Instant) -> tuple[Peer, ...]:
     """The sessions in front."""
-    for session, address, left in _rows(reply[5:], 3):
-        yield Peer(_text(session), _text(address), Instant(sent + int(left) / 1e6))
+    # No generators: of all the functions for an answer these were the dearest.
+    return tuple(
+        [
+            _peer((_text(reply[at]), _text(reply[at + 1]), sent + int(reply[at + 2]) / 1e6))
+            for at in range(5, len(reply), 3)
+        ]
+    )
 
 
 def genesis_key(namespace: str, partition: int) -> str:

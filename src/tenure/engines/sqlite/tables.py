@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from functools import cache
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from tenure.engines.tables import Glance
 from tenure.errors import IncompatibleStore, UnsafeSetup
-from tenure.model import EXCLUSIVE, NUMBER_MAX, SHARED, Kind, Mode
+from tenure.model import EXCLUSIVE, NUMBER_MAX, SHARED, Kind, Mode, maker
 from tenure.ports import SessionCard
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
 
     from tenure.engines.tables import ClaimRow
     from tenure.ports import ClaimRef, Entry
@@ -120,11 +120,8 @@ class Row(NamedTuple):
         )
 
 
-_row: Callable[[Iterable[Any]], Row] = partial(tuple.__new__, Row)
-"""As `Row._make`, at a third of its price."""
-
-
-_glance: Callable[[Iterable[Any]], Glance] = partial(tuple.__new__, Glance)
+_row = maker(Row)
+_glance = maker(Glance)
 
 
 class SqliteTables:
