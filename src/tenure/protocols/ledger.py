@@ -242,7 +242,8 @@ class Ledger:
                 else:
                     claim.hinted = True
                     self.wake(claim)
-        self.flush()
+        if self._after:
+            self.flush()
 
     def _find(self, session_id: str, claim_id: int) -> Claim | None:
         for session in self.sessions:

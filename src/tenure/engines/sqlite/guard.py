@@ -102,8 +102,10 @@ class Guard:
             # then on; and if only the next one did, a waiter that a newcomer beats to it would wait alone and longer.
             self._waited[0] = rings - 1
         # No bell, or a full one: then nobody has listened for thousands of releases.
-        with suppress(OSError):
+        try:  # noqa: SIM105 - as above; where many wait, every release rings
             os.write(self._bell, b"\a")
+        except OSError:
+            pass
 
     def is_stale(self) -> bool:
         """Tell whether the file was deleted or replaced since it was opened: others then have another guard."""
