@@ -47,7 +47,7 @@ _MISSING: Final = ("3F000", "42883", "42P01")
 """There is no such schema, function or table."""
 
 
-HOT: Final = (("enter", 20), ("close_claims", 5), ("heartbeat", 7), ("look", 8))
+HOT: Final = (("enter", 20), ("join_queue", 13), ("release", 7), ("close_claims", 5), ("heartbeat", 7), ("look", 8))
 """The steps that are made often, and with how many arguments."""
 
 
@@ -111,11 +111,7 @@ class PostgresStore:
     async def enter(self, entry: Entry, timeout: Seconds) -> Place:
         card, mode = entry.session, entry.mode
         sent = self._now()
-        arguments = (
-            card.id,
-            entry.opening,
-            entry.extend,
-            _us(card.ttl),
+        claim = (
             entry.claim,
             entry.name,
             _KIND[mode.kind],
@@ -124,14 +120,14 @@ class PostgresStore:
             _us(entry.delay),
             entry.at_once,
             entry.info,
-            card.address,
-            card.client,
-            card.host,
-            card.pid,
         )
         hears = self._known.hears
         for _ in range(TRIES):
-            reply = await self._step("enter", timeout, *arguments)
+            if entry.opening or entry.extend:
+                session = card.id, entry.opening, entry.extend, _us(card.ttl)
+                reply = await self._step("enter", timeout, *session, *claim, *card[2:])
+            else:
+                reply = await self._step("join_queue", timeout, card.id, *claim)
             if reply[0] != "ceiling":
                 break
             await self._step("raise_ceiling", timeout, reply[1])
@@ -147,6 +143,11 @@ class PostgresStore:
         return self._place(reply, sent, 0.0, hears)
 
     async def close(self, closings: Sequence[Closing], timeout: Seconds) -> list[bool]:
+        if len(closings) == 1:
+            ref, tombstone, _, held, _ = closings[0]
+            if held and ref.number and not tombstone:
+                released: list[bool] = await self._step("release", timeout, ref.session, ref.name, ref.number)
+                return released
         wanted = [
             {**_named(ref), "tombstone": tombstone, "clean": clean, "held": held, "ttl_us": _us(ttl)}
             for ref, tombstone, clean, held, ttl in closings
