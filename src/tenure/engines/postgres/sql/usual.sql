@@ -3,7 +3,7 @@
 -- Promises: the rows, replies and messages of the general case. Each statement in a function costs as much as many rows,
 -- so these have as few as the rules allow: one that waits for the name's row, then one that looks and writes, for what is
 -- looked at must be from after the wait (C2). What is not usual changes nothing but the number last drawn, and is left to
--- the general case.
+-- the general case. Relaxed as in `relax`: what grants nothing does not wait for the disk.
 
 -- Put a claim into its queue, under a session that is open and need not be extended. Usual is an empty queue, or one with
 -- an exclusive holder in front who was told, and somebody alive at its end to wait for.
@@ -20,6 +20,8 @@ DECLARE
     ceiling bigint;
     started timestamptz;
     at bigint;
+    is_queued boolean;
+    is_settled boolean;
     peer text;
     mailbox text;
     left_us bigint;
@@ -35,40 +37,41 @@ BEGIN
         -- Locks the row and draws. After a wait for somebody who has written the row, this is done again on what was
         -- written; after any other wait the number is from before it, and can be above every other but one that was given
         -- to a transaction meanwhile: that is looked for below (B7).
-        UPDATE names n SET last = greatest(n.last + 1, now_us()) WHERE n.name = p_name AND n.last < 9007199254740991
-            RETURNING n.last INTO drawn;
+        UPDATE names SET last = greatest(last + 1, now_us())
+         WHERE name = p_name AND greatest(last, now_us()) < 9007199254740991
+        RETURNING last INTO drawn;
         at := now_us();
     END IF;
-    IF drawn > base AND (ceiling = 0 OR started = pg_postmaster_start_time())
+    -- The sequence is asked as the view pg_sequences does: a statement that reads it would cost thrice that.
+    IF drawn > greatest(base, pg_sequence_last_value('given')) AND (ceiling = 0 OR started = pg_postmaster_start_time())
         AND (drawn <= ceiling OR current_setting('synchronous_commit') <> 'off')
     THEN
+        -- Not locked: should it end meanwhile, this claim ends with it, and its client's own deadline is earlier.
+        SELECT EXISTS (SELECT FROM claims WHERE name = p_name) INTO is_queued FROM sessions s
+         WHERE s.id = p_session AND NOT s.ended AND s.until_us > at AND p_claim <> ALL (s.tombstones);
+    END IF;
+    IF NOT is_queued AND is_open(p_name) THEN
         INSERT INTO claims
-            SELECT p_name, drawn, p_session, p_claim, p_kind, p_permits, p_limit, p_delay_us, drawn, 0, p_info
-              FROM sessions s
-             -- Not locked: should it end meanwhile, this claim ends with it, and its client's own deadline is earlier.
-             WHERE s.id = p_session AND NOT s.ended AND s.until_us > at AND p_claim <> ALL (s.tombstones)
-               AND NOT EXISTS (SELECT FROM claims WHERE name = p_name)
-               AND drawn > (SELECT last_value FROM given) AND is_open(p_name);
-        IF FOUND THEN
-            RETURN json_build_array('holds', drawn, drawn, NULL, NULL, 0, '[]'::json);
-        END IF;
-        IF p_kind = 0 AND NOT p_at_once THEN
-            SELECT tail.session, tail.address, ends_us(tail) - at INTO peer, mailbox, left_us
-              FROM sessions s,
-                   (SELECT * FROM placed WHERE name = p_name ORDER BY number LIMIT 1) head,
-                   (SELECT * FROM placed WHERE name = p_name ORDER BY number DESC LIMIT 1) tail
-             WHERE s.id = p_session AND NOT s.ended AND s.until_us > at AND p_claim <> ALL (s.tombstones)
-               AND head.kind = 0 AND head.floor > 0 AND ends_us(head) > at AND ends_us(tail) > at
-               AND drawn > (SELECT last_value FROM given);
-            IF FOUND THEN
+            VALUES (p_name, drawn, p_session, p_claim, p_kind, p_permits, p_limit, p_delay_us, drawn, 0, p_info);
+        RETURN json_build_array('holds', drawn, drawn, NULL, NULL, 0, '[]'::json);
+    END IF;
+    IF is_queued AND p_kind = 0 THEN
+        SELECT kind = 0 AND floor > 0 AND freed_us = 0 AND NOT ended AND until_us > at INTO is_settled
+          FROM placed WHERE name = p_name ORDER BY number LIMIT 1;
+        SELECT session, address, CASE WHEN freed_us = 0 AND delay_us = 0 AND NOT ended THEN until_us - at END
+          INTO peer, mailbox, left_us FROM placed WHERE name = p_name ORDER BY number DESC LIMIT 1;
+        IF is_settled AND left_us > 0 THEN
+            IF p_at_once THEN
+                drawn := 0;
+            ELSE
                 INSERT INTO claims
                     VALUES (p_name, drawn, p_session, p_claim, p_kind, p_permits, p_limit, p_delay_us, 0, 0, p_info)
                     ON CONFLICT (session, claim) DO NOTHING;
-                IF FOUND THEN
-                    _ := set_config('synchronous_commit', 'off', true);
-                    RETURN json_build_array('waits', drawn, 0, NULL, NULL, 0,
-                        json_build_array(json_build_array(peer, mailbox, left_us)));
-                END IF;
+            END IF;
+            IF FOUND THEN
+                _ := set_config('synchronous_commit', 'off', true);
+                RETURN json_build_array(CASE WHEN p_at_once THEN 'busy' ELSE 'waits' END, drawn, 0, NULL, NULL, 0,
+                    json_build_array(json_build_array(peer, mailbox, left_us)));
             END IF;
         END IF;
     END IF;
