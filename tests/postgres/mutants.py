@@ -155,7 +155,9 @@ MUTANTS = [
     Mutant("usually, tombstones are not looked at", "B1", "join_queue", " AND p_claim <> ALL (s.tombstones)", ""),
     Mutant("usually, an ended session enters", "A3", "join_queue", " AND NOT s.ended AND s.until_us > at", ""),
     Mutant("usually, everybody holds", "B5", "join_queue", "IF NOT is_queued AND", "IF is_queued IS NOT NULL AND"),
-    Mutant("usually, shared claims wait too", "B5", "join_queue", "IF is_queued AND p_kind = 0 THEN", "IF is_queued THEN"),
+    Mutant(
+        "usually, shared claims wait too", "B5", "join_queue", "IF is_queued AND p_kind = 0 THEN", "IF is_queued THEN"
+    ),
     Mutant("usually, the dead in front stay", "A3", "join_queue", " AND NOT ended AND until_us > at INTO", " INTO"),
     Mutant(
         "usually, a holder in front is not told",

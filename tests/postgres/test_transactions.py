@@ -146,7 +146,9 @@ def intruders(shelf: Held, own: Blocking) -> set[str]:
     if run(shelf.store.look(ClaimRef("s", 3, name, second.number), 5.0)).standing is Standing.HOLDS:
         granted.add("a look")
     empty = "tenure:empty"
-    shelf.close("s", 9, empty, shelf.enter("s", 9, empty).number)  # from now on the name has a row, and its case is usual
+    shelf.close(
+        "s", 9, empty, shelf.enter("s", 9, empty).number
+    )  # from now on the name has a row, and its case is usual
     shelf.hold(own, "empty")
     if shelf.enter("s", 10, empty, opening=False).standing is Standing.HOLDS:
         granted.add("an enqueue as usual")
@@ -344,12 +346,11 @@ def test_numbers_rise_over_rollbacks_and_between_both_kinds(clocked: PostgresSer
 def number_from_before(shelf: Held) -> bool:
     """Whether a number that was drawn before a wait is below one that a transaction was given during the wait."""
     shelf.close("s", 1, "n", shelf.enter("s", 1, "n").number)
-    with ThreadPoolExecutor(1) as pool:
-        with locked(shelf.server, shelf.schema, "names", "n"):
-            late = pool.submit(shelf.enter, "s", 2, "n", opening=False)
-            waits_for_a_lock(shelf.server)
-            ((given,),) = shelf.run("SELECT setval('%S.given', %s)", int(native.utc() * 1e6) + 60_000_000)
-    return late.result().number < given
+    with ThreadPoolExecutor(1) as pool, locked(shelf.server, shelf.schema, "names", "n"):
+        late = pool.submit(shelf.enter, "s", 2, "n", opening=False)
+        waits_for_a_lock(shelf.server)
+        ((given,),) = shelf.run("SELECT setval('%S.given', %s)", int(native.utc() * 1e6) + 60_000_000)
+    return bool(late.result().number < given)
 
 
 def test_a_number_drawn_before_a_wait_is_drawn_again_if_a_transaction_got_a_larger_one(shelf: Held) -> None:

@@ -46,7 +46,7 @@ _AGAIN: Final = ("40001", "40P01")
 _FORMAT: Final = b"%d" % FORMAT
 
 _parsed: Final = json.JSONDecoder().raw_decode
-"""A reply as the server writes it. `json.loads` guesses the encoding of bytes and skips blanks first, for a third more."""
+"""Reads a reply as the server writes it. `json.loads` guesses the encoding of bytes and skips blanks besides."""
 
 _MISSING: Final = ("3F000", "42883", "42P01")
 """There is no such schema, function or table."""

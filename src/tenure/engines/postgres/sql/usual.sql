@@ -1,12 +1,12 @@
 -- Format 1 of the PostgreSQL engine: the usual case of the two steps that make a cycle, in front of the general ones.
 --
--- Promises: the rows, replies and messages of the general case. Each statement in a function costs as much as many rows,
--- so these have as few as the rules allow: one that waits for the name's row, then one that looks and writes, for what is
--- looked at must be from after the wait (C2). What is not usual changes nothing but the number last drawn, and is left to
--- the general case. Relaxed as in `relax`: what grants nothing does not wait for the disk.
+-- Promises: the rows, replies and messages of the general case. A statement in a function costs as much as many rows,
+-- so these have as few as the rules allow: one waits for the name's row, and what is looked at later is from after the
+-- wait (C2). What is not usual changes nothing but the number last drawn, and is left to the general case. As with
+-- `relax`, what grants nothing does not wait for the disk.
 
--- Put a claim into its queue, under a session that is open and need not be extended. Usual is an empty queue, or one with
--- an exclusive holder in front who was told, and somebody alive at its end to wait for.
+-- Put a claim into its queue, under a session that is open and need not be extended. Usual is an empty queue, or one
+-- with an exclusive holder in front who was told, and somebody alive at its end to wait for.
 --
 -- Replies as `enter`.
 CREATE OR REPLACE FUNCTION join_queue(
@@ -35,8 +35,8 @@ BEGIN
             _ := set_config('synchronous_commit', p_commits, true);
         END IF;
         -- Locks the row and draws. After a wait for somebody who has written the row, this is done again on what was
-        -- written; after any other wait the number is from before it, and can be above every other but one that was given
-        -- to a transaction meanwhile: that is looked for below (B7).
+        -- written. After any other wait the number is from before it, and above all but one that was given to a
+        -- transaction meanwhile: that is looked for below (B7).
         UPDATE names SET last = greatest(last + 1, now_us())
          WHERE name = p_name AND greatest(last, now_us()) < 9007199254740991
         RETURNING last INTO drawn;
