@@ -193,6 +193,9 @@ def test_positive_control_a_heartbeat_that_lists_no_grants_leaves_the_waiter_wai
         attempt: Attempt[Any] = Attempt(client.lock("n", wait=20).acquire)
         waits(witness, "n")
         listens(server)
+        # It looks once it listens: were that answer lost in place of the grant, it would look again.
+        looked = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%.look(%' AND state = 'idle'"
+        until(lambda: server.run(looked) == [(1,)], "it has looked")
         proxy.drop("replies")
         held.release()
         until(lambda: proxy.dropped["replies"], "the grant is lost")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -17,7 +18,7 @@ from tenure.runtimes.blocking import run
 from tests.faces.programs import output
 from tests.faces.watched import Attempt, Looped, waits
 from tests.postgres.connections import CONNECTIONS, AsyncPG, Blocking
-from tests.postgres.rig import LONG, Shelf, locked
+from tests.postgres.rig import LONG, Shelf, locked, waits_for_a_lock
 from tests.servers import clock, pgbouncer, postgres
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import PostgresServer
@@ -147,6 +148,13 @@ def intruders(shelf: Held, own: Blocking) -> set[str]:
         granted.add("a release of the place in front")
     if run(shelf.store.look(ClaimRef("s", 3, name, second.number), 5.0)).standing is Standing.HOLDS:
         granted.add("a look")
+    empty = "tenure:empty"
+    shelf.close(
+        "s", 9, empty, shelf.enter("s", 9, empty).number
+    )  # from now on the name has a row, and its case is usual
+    shelf.hold(own, "empty")
+    if shelf.enter("s", 10, empty, opening=False).standing is Standing.HOLDS:
+        granted.add("an enqueue as usual")
     own.rollback()
     assert run(shelf.store.look(ClaimRef("s", 3, name, second.number), 5.0)).standing is Standing.HOLDS
     return granted
@@ -161,6 +169,7 @@ def test_no_step_grants_a_name_that_a_transaction_holds(shelf: Held, own: Blocki
     [
         ([GRANTS_WHATEVER], "a try"),
         ([("cardinality(needed) > 0 OR NOT is_open(p_name);", "cardinality(needed) > 0;")], "a try"),
+        ([("IF NOT is_queued AND is_open(p_name) THEN", "IF NOT is_queued THEN")], "an enqueue as usual"),
         ([("coalesce(is_free, is_open(p_name))", "true")], "a release of the place in front"),
         ([("IF told = 0 AND NOT is_open(p_name) THEN", "IF false THEN")], "a look"),
     ],
@@ -335,6 +344,25 @@ def drawn(server: PostgresServer, shelf: Held) -> list[int]:
 def test_numbers_rise_over_rollbacks_and_between_both_kinds(clocked: PostgresServer, schema: str) -> None:
     numbers = drawn(clocked, Held(clocked, schema))
     assert numbers == sorted(set(numbers))
+
+
+def number_from_before(shelf: Held) -> bool:
+    """Whether a number that was drawn before a wait is below one that a transaction was given during the wait."""
+    shelf.close("s", 1, "n", shelf.enter("s", 1, "n").number)
+    with ThreadPoolExecutor(1) as pool, locked(shelf.server, shelf.schema, "names", "n"):
+        late = pool.submit(shelf.enter, "s", 2, "n", opening=False)
+        waits_for_a_lock(shelf.server)
+        ((given,),) = shelf.run("SELECT setval('%S.given', %s)", int(native.utc() * 1e6) + 60_000_000)
+    return bool(late.result().number < given)
+
+
+def test_a_number_drawn_before_a_wait_is_drawn_again_if_a_transaction_got_a_larger_one(shelf: Held) -> None:
+    assert not number_from_before(shelf)
+
+
+def test_positive_control_without_a_look_at_what_transactions_got_it_is_not(shelf: Held) -> None:
+    shelf.replace(("greatest(base, pg_sequence_last_value('given'))", "base"))
+    assert number_from_before(shelf)
 
 
 @pytest.mark.parametrize(

@@ -374,7 +374,8 @@ def test_a_grant_is_synced_before_it_is_told_and_what_was_before_it_too(schema: 
 def test_positive_control_a_grant_that_is_not_synced_is_lost(schema: str) -> None:
     with PostgresServer(fsync=True, extra=LAZY) as server:
         shelf = Shelf(server, schema)
-        shelf.replace(("        PERFORM set_config('tenure.told', 'yes', true);\n", "        NULL;\n"))
+        told = "            PERFORM settle(p_name, at, p_number, '');\n            PERFORM relax();\n        END IF;\n"
+        shelf.replace((told, f"{told}        _ := set_config('synchronous_commit', 'off', true);\n"))
         shelf.enter("other", 1, "m")  # so that not everything is lost
         assert not granted_over_a_crash(shelf)
 

@@ -51,7 +51,7 @@ def original(module: str, name: str) -> Any:
     monkey = sys.modules.get("gevent.monkey")
     if monkey is not None:
         return monkey.get_original(module, name)
-    return getattr(import_module(module), name, None)
+    return getattr(sys.modules.get(module) or import_module(module), name, None)
 
 
 def is_patched() -> bool:

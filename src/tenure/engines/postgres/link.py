@@ -42,6 +42,8 @@ KEEPALIVES: Final = {"keepalives_idle": "10", "keepalives_interval": "5", "keepa
 READ_COMMITTED: Final = "-c default_transaction_isolation=read\\ committed"
 """Overrides what the server, the database or the user has as default (C2). A pooler may not let it through."""
 
+_TUPLES_OK: Final = pq.ExecStatus.TUPLES_OK  # Python 3.11 takes 90 ns for an enum's member
+
 _POLLED: Final = re.compile("unsupported startup parameter", re.IGNORECASE)
 _WRONG: Final = re.compile(
     "authentication failed|no pg_hba.conf entry|does not exist|no password supplied|permission denied|certificate"
@@ -316,7 +318,7 @@ def _refused(conn: pq.abc.PGconn) -> Exception:
 
 
 def _answer(result: pq.abc.PGresult) -> Answer:
-    if result.status == pq.ExecStatus.TUPLES_OK:
+    if result.status == _TUPLES_OK:
         return Answer((result.get_value(0, 0) or b"") if result.ntuples else b"")
     if result.status in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.EMPTY_QUERY):
         return Answer(b"")

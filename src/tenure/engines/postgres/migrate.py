@@ -34,7 +34,7 @@ def schema_text() -> str:
 
 def steps_text() -> str:
     """The statements that make the functions, or replace them. What ends them sets how all of them are planned."""
-    return _read("transactions.sql") + _read("steps.sql")
+    return "".join(map(_read, ("transactions.sql", "usual.sql", "steps.sql")))
 
 
 def steps_hash() -> str:

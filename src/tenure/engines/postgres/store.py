@@ -36,18 +36,23 @@ DEAF_S: Final = 0.05
 TRIES: Final = 3
 """How often one step adopts a genesis record, or raises a ceiling, that has changed under it."""
 
-_KIND: Final = {Kind.EXCLUSIVE: 0, Kind.SHARED: 1, Kind.PERMITS: 2}
+_KIND: Final = {Kind.EXCLUSIVE: b"0", Kind.SHARED: b"1", Kind.PERMITS: b"2"}
 _KINDS: Final = tuple(_KIND)
 _STANDINGS: Final = {standing.value: standing for standing in Standing}
 
 _AGAIN: Final = ("40001", "40P01")
 """A serialization failure, a deadlock: the transaction had no effect, and another try has a fair chance."""
 
+_FORMAT: Final = b"%d" % FORMAT
+
+_parsed: Final = json.JSONDecoder().raw_decode
+"""Reads a reply as the server writes it. `json.loads` guesses the encoding of bytes and skips blanks besides."""
+
 _MISSING: Final = ("3F000", "42883", "42P01")
 """There is no such schema, function or table."""
 
 
-HOT: Final = (("enter", 20), ("close_claims", 5), ("heartbeat", 7), ("look", 8))
+HOT: Final = (("join_queue", 13), ("release", 7), ("heartbeat", 7), ("look", 8))
 """The steps that are made often, and with how many arguments."""
 
 
@@ -111,27 +116,23 @@ class PostgresStore:
     async def enter(self, entry: Entry, timeout: Seconds) -> Place:
         card, mode = entry.session, entry.mode
         sent = self._now()
-        arguments = (
-            card.id,
-            entry.opening,
-            entry.extend,
-            _us(card.ttl),
-            entry.claim,
-            entry.name,
+        claim = (
+            b"%d" % entry.claim,
+            entry.name.encode(),
             _KIND[mode.kind],
-            mode.permits,
-            mode.limit,
-            _us(entry.delay),
+            b"%d" % mode.permits,
+            b"%d" % mode.limit,
+            b"%d" % _us(entry.delay),
             entry.at_once,
-            entry.info,
-            card.address,
-            card.client,
-            card.host,
-            card.pid,
+            entry.info.encode(),
         )
         hears = self._known.hears
         for _ in range(TRIES):
-            reply = await self._step("enter", timeout, *arguments)
+            if entry.opening or entry.extend:
+                session = card.id, entry.opening, entry.extend, _us(card.ttl)
+                reply = await self._step("enter", timeout, *session, *claim, *card[2:])
+            else:
+                reply = await self._step("join_queue", timeout, card.id, *claim)
             if reply[0] != "ceiling":
                 break
             await self._step("raise_ceiling", timeout, reply[1])
@@ -147,11 +148,16 @@ class PostgresStore:
         return self._place(reply, sent, 0.0, hears)
 
     async def close(self, closings: Sequence[Closing], timeout: Seconds) -> list[bool]:
+        were: list[bool]
+        ref, tombstone, _, held, _ = closings[0]
+        if len(closings) == 1 and held and ref.number and not tombstone:
+            were = await self._step("release", timeout, ref.session, ref.name, ref.number)
+            return were
         wanted = [
             {**_named(ref), "tombstone": tombstone, "clean": clean, "held": held, "ttl_us": _us(ttl)}
             for ref, tombstone, clean, held, ttl in closings
         ]
-        were: list[bool] = await self._step("close_claims", timeout, _json(wanted))
+        were = await self._step("close_claims", timeout, _json(wanted))
         return were
 
     async def heartbeat(self, session: str, ttl: Seconds, waiting: bool, timeout: Seconds) -> Beat:
@@ -198,7 +204,7 @@ class PostgresStore:
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
-    async def _step(self, name: str, timeout: Seconds, *arguments: str | int) -> Any:
+    async def _step(self, name: str, timeout: Seconds, *arguments: str | int | bytes) -> Any:
         """Run a step in this life of the store, and again after what certainly had no effect and may pass."""
         until = self._now() + timeout
         for _ in range(TRIES):
@@ -207,9 +213,9 @@ class PostgresStore:
             # The server gives up before the caller does: a certain "no effect" is worth more than no answer, and no
             # transaction stays behind in the queue for a lock.
             patience_ms = max(1, int(left * 900))
-            answer = await self._ask(name, left, FORMAT, store_id, self._known.commits, patience_ms, *arguments)
+            answer = await self._ask(name, left, _FORMAT, store_id, self._known.commits, patience_ms, *arguments)
             if not answer.state:
-                return json.loads(answer.value)
+                return _parsed(answer.value.decode())[0]
             if answer.state == "TN001" and store_id == self._known.id:
                 # Nothing was touched. The schema was made anew, and perhaps by another release: this is another life.
                 await self._adopt(until - self._now())

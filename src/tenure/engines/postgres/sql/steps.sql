@@ -11,7 +11,7 @@
 -- -- clocks and words ------------------------------------------------------------------------------------------------
 
 CREATE OR REPLACE FUNCTION now_us() RETURNS bigint LANGUAGE sql VOLATILE AS $$
-    SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+    SELECT (date_part('epoch', clock_timestamp()) * 1000000)::bigint
 $$;
 
 -- Which life of the store this is: another server, history or start may lack what the last one had (rule A2).
