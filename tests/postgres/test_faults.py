@@ -235,6 +235,52 @@ with tenure.Client(url, ttl=1.5) as client:
             assert successor.held
 
 
+WAITER = """
+with tenure.Client(url, ttl=1.5) as client:
+    say("asks")
+    with client.lock("n", wait=60) as lease:
+        say("held", lease.token, lease.held)
+        sys.stdin.readline()
+"""
+
+
+def test_a_waiting_client_that_is_stopped_past_its_ttl_is_passed_over_and_served_behind(
+    url: str, witness: Client
+) -> None:
+    first = witness.lock("n").acquire()
+    with Client(url, ttl=LONG) as other, program(WAITER, url) as process:
+        assert heard(process) == "asks"
+        waits(witness, "n")
+        process.send_signal(signal.SIGSTOP)
+        struck = native.now()
+        behind: Attempt[Any] = Attempt(other.lock("n", wait=60).acquire)
+        waits(witness, "n", 2)
+        place = witness.inspect("n").waiters[0].token
+        until(lambda: native.now() > struck + TTL, "its session is over")
+        first.release()
+        second = behind.outcome()
+        assert second.token > place
+        process.send_signal(signal.SIGCONT)
+        waits(witness, "n")
+        assert second.held
+        second.release()
+        _, token, held = heard(process).split()
+        assert (int(token) > second.token, held) == (True, "True"), "it asked again, under a new session"
+
+
+def test_a_waiting_client_that_is_stopped_for_a_moment_keeps_its_place(url: str, witness: Client) -> None:
+    first = witness.lock("n").acquire()
+    with program(WAITER, url) as process:
+        assert heard(process) == "asks"
+        waits(witness, "n")
+        (waiter,) = witness.inspect("n").waiters
+        process.send_signal(signal.SIGSTOP)
+        first.release()  # which grants it the name, and tells it by mail
+        assert [holder.token for holder in witness.inspect("n").holders] == [waiter.token]
+        process.send_signal(signal.SIGCONT)
+        in_time(heard(process) == f"held {waiter.token} True", "to go on before its session was over")
+
+
 # -- the server's end -------------------------------------------------------------------------------------------------
 
 
