@@ -100,7 +100,7 @@ class Conductor:
         if self._place.targets:
             faults += [self._cut, self._hold, self._hold, self._slow, self._lose]
         if self._place.servers and self._random.random() < 0.3:
-            faults = [self._stop_server, self._kill_server]
+            faults = [self._stop_server, self._kill_server] if self._place.is_patient else [self._kill_server]
         fault = self._random.choice(faults)
         fault(number)
 

@@ -30,12 +30,14 @@ class Place(NamedTuple):
         targets: the servers' addresses.
         servers: what may be stopped and killed.
         spare: how many of them may be away at once; a lone server may be, for a while.
+        is_patient: they may stand still, and go on, and not only be killed.
     """
 
     url: Callable[[Sequence[Proxy]], str]
     targets: Sequence[tuple[str, int]] = ()
     servers: Sequence[Server] = ()
     spare: int = 1
+    is_patient: bool = True
 
 
 class Kind(NamedTuple):
@@ -82,7 +84,9 @@ def _etcd() -> Iterator[Place]:
 def _etcd_cluster() -> Iterator[Place]:
     with EtcdCluster() as cluster:
         addresses = [node.address for node in cluster.nodes]
-        yield Place(lambda proxies: f"etcd://{_hosts(proxies)}/soak", addresses, cluster.nodes)
+        # Before 3.4.31 and 3.5.13 a leader that stood still and was replaced ends leases that its successor keeps, of
+        # all sessions at once (etcd #15247): stopped as often as others are, it made two believe in one run of five.
+        yield Place(lambda proxies: f"etcd://{_hosts(proxies)}/soak", addresses, cluster.nodes, is_patient=False)
 
 
 @contextlib.contextmanager
