@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from psycopg import IsolationLevel
+from psycopg import IsolationLevel, errors
 from psycopg.pq import Trace, TransactionStatus
 
 from tenure import fencing
@@ -20,6 +21,9 @@ from tenure.sql.dialects import POSTGRESQL
 from tenure.sql.drivers import psycopg_opening
 from tests.fencing.conftest import new_url
 from tests.fencing.stores import PsycopgSession
+from tests.servers import pgbouncer
+from tests.servers.pgbouncer import PgBouncer
+from tests.servers.postgres import PostgresServer
 from tests.servers.processes import PATIENCE, until
 
 if TYPE_CHECKING:
@@ -465,3 +469,34 @@ def test_ctrl_c_between_two_steps_of_the_opening_leaves_no_connection_that_is_ha
     with pytest.raises(KeyboardInterrupt):
         block(prepared)
     assert prepared.closed
+
+
+@pytest.mark.skipif(pgbouncer.missing() is not None, reason=str(pgbouncer.missing()))
+@pytest.mark.parametrize("threshold", [None, 0], ids=["none is prepared", "the control: they are, and get lost"])
+def test_behind_a_pooler_no_block_is_lost_or_done_twice(threshold: int | None) -> None:
+    """PgBouncer in transaction mode, and more connections than it has servers."""
+    lost = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement, errors.ProtocolViolation)
+    with PostgresServer() as server, PgBouncer(server, pool=2) as pool:
+        server.run(fencing.schema("postgresql"))
+        server.run("CREATE TABLE counted (n bigint NOT NULL)")
+        server.run("INSERT INTO counted VALUES (0)")
+
+        def work() -> tuple[int, int]:
+            done = failed = 0
+            with psycopg.connect(pool.url, prepare_threshold=threshold) as connection:
+                for turn in range(100):
+                    try:
+                        with fencing.psycopg(connection, 7, resource="r"):
+                            connection.execute("UPDATE counted SET n = n + 1")
+                            if turn % 7 == 0:
+                                raise psycopg.Rollback
+                    except lost:
+                        failed += 1
+                    else:
+                        done += turn % 7 != 0
+            return done, failed
+
+        with ThreadPoolExecutor(6) as threads:
+            done, failed = map(sum, zip(*threads.map(lambda _: work(), range(6)), strict=True))
+        assert server.run("SELECT n FROM counted") == [(done,)]
+        assert (failed > 0) == (threshold is not None)
