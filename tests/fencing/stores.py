@@ -71,7 +71,7 @@ class SQLite3Session(Tables):
 
 
 AT_ONCE: dict[str, Any] = {"prepare_threshold": 0}
-"""Each block of ours begins with its check. What it does before that is prepared is in `test_postgresql.py`."""
+"""Each block of ours begins with its check. What it does before that is prepared is in `test_psycopg_opening.py`."""
 
 
 class PsycopgSession(Tables):
