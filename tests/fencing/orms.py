@@ -106,7 +106,12 @@ class DjangoSession(Tables):
     def set_up() -> None:
         """Configure Django, once in a process."""
         import django
+        import pymysql
         from django.conf import settings
+
+        # Django's backend of MySQL wants mysqlclient, which has to be built against a server's client library, and
+        # takes PyMySQL for it.
+        pymysql.install_as_MySQLdb()
 
         # These tests' sessions have async methods, which is all that is asynchronous about them.
         os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
@@ -130,6 +135,7 @@ class DjangoSession(Tables):
         named: dict[str, Any] = {"ENGINE": f"django.db.backends.{BACKENDS[self.dialect]}"}
         if parts.scheme:
             named |= {"NAME": parts.path[1:], "HOST": parts.hostname, "PORT": parts.port, "USER": parts.username}
+            named |= {"OPTIONS": NO_TLS} if self.dialect == "mysql" else {}
         else:
             named |= {"NAME": url, "OPTIONS": {"timeout": 20}}
         connections.databases[self.alias] = connections.configure_settings({"default": {}, self.alias: named})[
@@ -182,6 +188,7 @@ DRIVERS = {
     for driver in (
         Driver("django", "postgresql", DjangoSession, "django"),
         Driver("django-sqlite", "sqlite", DjangoSession, "django"),
+        Driver("django-mysql", "mysql", DjangoSession, "django"),
         _alchemy("sqlalchemy", "postgresql", AlchemySession, ORMSession),
         _alchemy("sqlalchemy-core", "postgresql", AlchemySession, Engine.connect),
         _alchemy("sqlalchemy-sqlite", "sqlite", AlchemySession, ORMSession),

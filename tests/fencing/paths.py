@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tenure.errors import StaleToken
+from tenure.fencing import Row
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -61,6 +62,16 @@ async def numbered(session: Session, lease: Any, pause: Pause) -> None:
     """One guarded transaction, with the number of the operation."""
     await pause("granted")
     async with session.guard(lease, seq=session.seq):
+        value = await session.value()
+        await pause("read")
+        await session.write(value + 1)
+        await pause("written")
+
+
+async def in_its_row(session: Session, lease: Any, pause: Pause) -> None:
+    """One guarded transaction, with the fence in the row itself."""
+    await pause("granted")
+    async with session.guard(lease, row=Row("counter", {"id": 1})):
         value = await session.value()
         await pause("read")
         await session.write(value + 1)
@@ -174,6 +185,7 @@ PATHS: dict[str, Any] = {
     "guarded twice": guarded_twice,
     "opened": opened,
     "numbered": numbered,
+    "in its row": in_its_row,
 }
 """Must lose nothing and deny nobody."""
 

@@ -19,7 +19,7 @@ from tests.fencing.session import TTL_US, Driver, Session, now_us
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-TRANSACTIONLESS = without(PATHS, "opened")
+TRANSACTIONLESS = without(PATHS, "opened", "in its row")
 """Ours, without transactions of the user's: there is none to be opened before."""
 
 WRITE_BESIDE = """

@@ -28,15 +28,14 @@ STORES: dict[str, set[str]] = {
     "asyncpg": {"postgresql"},
     "pymysql": {"mysql"},
     "sqlalchemy": set(DIALECTS),
-    "django": set(DIALECTS) - {"mysql"},
+    "django": set(DIALECTS),
     "redis": {"redis"},
     "file": {"file"},
     "s3": {"s3"},
     "httpx": {"http"},
     "requests": {"http"},
 }
-"""What each guard can write to. Django's own backend of MySQL needs mysqlclient, which builds against the client
-library of a server; its guard speaks the same SQL there as PyMySQL's."""
+"""What each guard can write to."""
 
 WRONG = {
     "unfenced",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 RESOURCE: dict[str, Any] = {"resource": "orders"}
 
 
-@pytest.fixture(params=["postgresql", "sqlite"])
+@pytest.fixture(params=["postgresql", "sqlite", "mysql"])
 def connection(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Any]:
     """An empty database of a Django project that has the app."""
     made = DjangoSession(new_url(servers, request.param)).connection

@@ -273,6 +273,30 @@ def test_a_fence_in_a_column_protects_its_row_and_tells_missing_from_stale(sql: 
     sql.run(scenario)
 
 
+def test_a_row_with_columns_for_them_compares_authorities_and_numbers_operations(sql: Rig) -> None:
+    async def scenario(one: Session) -> None:
+        await one.do("CREATE TABLE door (id INTEGER, fence BIGINT, whose VARCHAR(512), done BIGINT)")
+        await one.do("INSERT INTO door VALUES (1, NULL, NULL, NULL), (2, 0, '', 0)")
+        await one.commit()
+        for number in (1, 2):
+            row = Row("door", {"id": number}, authority="whose", seq="done")
+            await add(one, grant(7, authority="redis:a1/app"), row=row, seq=3)
+            with pytest.raises(StaleOperation):
+                await add(one, grant(7, authority="redis:a1/app"), row=row, seq=3)
+            with pytest.raises(ForeignToken, match="etcd/app"):
+                await add(one, grant(9, authority="etcd:c3/app"), row=row)
+            await add(one, grant(9, authority="redis:b2/app"), row=row, seq=1)  # it counts from the start
+            with pytest.raises(StaleToken):
+                await add(one, grant(7, authority="redis:a1/app"), row=row, seq=4)
+            await add(one, grant(11), row=row)  # nobody's, and the fence stays whose it is
+            for column, kept in {"fence": 11, "whose": "redis/app", "done": 0}.items():
+                assert await one.one(f"SELECT {column} FROM door WHERE id = {number}") == kept
+            await one.rollback()
+        assert await one.value() == 6
+
+    sql.run(scenario)
+
+
 def test_names_that_sql_would_stumble_over_are_quoted(sql: Rig) -> None:
     async def scenario(one: Session) -> None:
         q = "`" if one.dialect == "mysql" else '"'

@@ -44,7 +44,7 @@ class Section:
         self._is_ours = False
         self._is_inside = False
         if proof.seq and place.number is None:
-            raise UsageError("seq: a column of the row has no room for operation numbers; use the table of fences")
+            raise UsageError("seq: this row has no column for operation numbers; name one, or use the table of fences")
 
     async def open(self) -> None:
         """Raise the fence, and commit that.

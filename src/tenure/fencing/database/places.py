@@ -1,4 +1,4 @@
-"""Where a fence is kept: in the table of fences, or in a column of the one row that it protects.
+"""Where a fence is kept: in the table of fences, or in columns of the one row that it protects.
 
 Promises: whatever the place, the same few statements: read, read and keep from changing, raise, number.
 """
@@ -53,25 +53,38 @@ class Place(NamedTuple):
 
 
 class Row:
-    """The fence as a column of the row that it protects, for tables in which that is all there is to protect.
+    """The fence as columns of the row that it protects, for tables in which that is all there is to protect.
 
-    The column is an integer of 64 bits, 0 or NULL before the first holder. It has no room for an authority or for
-    operation numbers. The guard locks the row, so that its workers take turns.
+    The guard locks the row, so that its workers take turns.
     """
 
-    def __init__(self, table: str, key: Mapping[str, Any], *, column: str = "fence") -> None:
+    def __init__(
+        self,
+        table: str,
+        key: Mapping[str, Any],
+        *,
+        column: str = "fence",
+        authority: str | None = None,
+        seq: str | None = None,
+    ) -> None:
         """Name the row.
 
         Args:
             table: its table, spelled as in the database; a dot separates a schema from it.
             key: the columns, and their values, that find one row.
-            column: the column of the fence.
+            column: the column of the fence, an integer of 64 bits, 0 or NULL before the first holder.
+            authority: the column of whose tokens these are, a string of up to 512 characters, empty or NULL before the
+                first holder. None if there is none: then nobody's token is found to be foreign.
+            seq: the column of the number of the last operation, an integer of 64 bits, 0 or NULL before the first. None
+                if there is none: then operations cannot be numbered.
 
         Raises:
             UsageError: an argument is wrong.
         """
         self.table = _identifier("table", table)
         self.column = _identifier("column", column)
+        self.authority = None if authority is None else _identifier("authority", authority)
+        self.seq = None if seq is None else _identifier("seq", seq)
         if not key:
             raise UsageError("key: at least one column is needed to find the row")
         self.key = {_identifier("key", name): value for name, value in key.items()}
@@ -83,16 +96,24 @@ class Row:
 
     def place(self, dialect: Dialect) -> Place:
         """Its statements."""
+        # Every identifier is quoted, and every value is a placeholder's.
         table, column = dialect.quoted(self.table), dialect.quoted(self.column)
         where = " AND ".join(f"{dialect.quoted(name)} = :key_{at}" for at, name in enumerate(self.key))
         fence = f"COALESCE({column}, 0)"
-        # Every identifier is quoted, and every value is a placeholder's.
-        lock = statement(f"SELECT {fence}, 0, 0, '' FROM {table} WHERE {where} {dialect.locking}".strip())  # noqa: S608
-        write = statement(f"UPDATE {table} SET {column} = :floor WHERE {where} AND {fence} < :floor")  # noqa: S608
+        seq, authority, raising, number = "0", "''", f"{column} = :floor", None
+        if self.seq is not None:
+            of = dialect.quoted(self.seq)
+            seq, raising = f"COALESCE({of}, 0)", f"{raising}, {of} = 0"
+            number = statement(f"UPDATE {table} SET {of} = :seq WHERE {where}")  # noqa: S608
+        if self.authority is not None:
+            of = dialect.quoted(self.authority)
+            authority, raising = f"COALESCE({of}, '')", f"{raising}, {of} = :authority"
+        lock = statement(f"SELECT {fence}, 0, {seq}, {authority} FROM {table} WHERE {where} {dialect.locking}".strip())  # noqa: S608
+        write = statement(f"UPDATE {table} SET {raising} WHERE {where} AND {fence} < :floor")  # noqa: S608
         join = None if dialect.locking else statement(f"UPDATE {table} SET {column} = {column} WHERE 0")  # noqa: S608
         key = {f"key_{at}": value for at, value in enumerate(self.key.values())}
         snapshot = statement(f"SELECT {fence} FROM {table} WHERE {where}") if dialect.has_old_snapshots else None  # noqa: S608
-        return Place(lock, lock, join, snapshot, (), (Step(lock, write),), None, key)
+        return Place(lock, lock, join, snapshot, (), (Step(lock, write),), number, key)
 
 
 def _identifier(argument: str, name: Any) -> str:
