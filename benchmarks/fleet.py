@@ -146,7 +146,7 @@ def run(
         for descriptor in (ready_end, gate, gate_end):
             if descriptor >= 0:
                 os.close(descriptor)
-    return _summary(seen, seconds, metered)
+    return summary(seen, seconds, metered)
 
 
 def _per_turn(meter: Callable[[], int] | None, board: _Board, seconds: float) -> float:
@@ -160,7 +160,8 @@ def _per_turn(meter: Callable[[], int] | None, board: _Board, seconds: float) ->
     return (after - before) / (last - first) if last > first else math.nan
 
 
-def _summary(seen: list[Seen], seconds: float, metered: float) -> Outcome:
+def summary(seen: list[Seen], seconds: float, metered: float) -> Outcome:
+    """What all of them saw."""
     if not all(worker.finished for worker in seen):
         raise ChildProcessError("a thread of the fleet failed; its error is above")
     latencies = [latency for worker in seen for latency in worker.latencies]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from benchmarks import fleet
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from benchmarks.contenders import Contender
     from benchmarks.fleet import Outcome
+
+NOBODY: Mapping[str, Callable[[Path], Outcome]] = MappingProxyType({})
 
 
 @dataclass
@@ -45,12 +48,15 @@ def fleets(
     make: Mapping[str, Callable[[Path], Contender]] = MAKE,
     fresh: Callable[[], None] | None = None,
     meter: Callable[[], int] | None = None,
+    others: Mapping[str, Callable[[Path], Outcome]] = NOBODY,
 ) -> Rounds:
     """Run each contender's fleet once a round; of "sections alone" one process with one worker is enough.
 
+    `others` come after them in each round, and run their fleets by themselves.
+
     Before each fleet `fresh` is called, to clear away what the last one left elsewhere than in its folder.
     """
-    done = Rounds({name: [] for name in names})
+    done = Rounds({name: [] for name in (*names, *others)})
     for _ in range(rounds):
         for name in names:
             alone = name == "sections alone"
@@ -67,4 +73,7 @@ def fleets(
                     meter=None if alone else meter,
                 )
             done.outcomes[name].append(outcome)
+        for name, other in others.items():
+            with TemporaryDirectory(prefix="tenure-bench-") as folder:
+                done.outcomes[name].append(other(Path(folder)))
     return done

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from tests.servers.certificates import Certificates
 
+JARS: Final = "TENURE_TESTS_ZOOKEEPER_JARS"
+"""The environment's variable with a folder of jars, of another version than Debian's and what that needs."""
+
 JAR = "/usr/share/java/zookeeper.jar"
 LOGGER = "/usr/share/java/slf4j-simple.jar"
 """Without it the server prints nothing."""
@@ -45,9 +48,15 @@ def missing() -> str | None:
     """Why no server can be started on this host, or None."""
     if reason := processes.missing():
         return reason
-    if not os.path.exists(JAR):
+    if not (os.environ.get(JARS) or os.path.exists(JAR)):
         return "ZooKeeper is not installed (Debian: zookeeper)"
     return None if shutil.which("java") else "java is not installed (Debian: default-jre-headless)"
+
+
+def classpath() -> str:
+    """Where the server's classes are."""
+    given = os.environ.get(JARS)
+    return f"{given}/*" if given else ":".join([JAR, LOGGER, *NETTY])
 
 
 class ZooKeeperServer(Server):
@@ -152,7 +161,7 @@ class ZooKeeperServer(Server):
 
     def command(self) -> list[str]:
         main = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
-        return ["java", *HEAP, *self._java, "-cp", ":".join([JAR, LOGGER, *NETTY]), main, self._config]
+        return ["java", *HEAP, *self._java, "-cp", classpath(), main, self._config]
 
     def environment(self) -> dict[str, str]:
         return {**super().environment(), **(self._clock.environment() if self._clock else {})}

@@ -31,6 +31,8 @@ LISTS_OWN: Final = (3, 6)
 CONNECTIONS_LEAST: Final = 60
 """Per host; a server's default. A client has one, and another for each lock_delay in use."""
 
+_MISMATCHES: Final = "zk_digest_mismatches_count"
+
 
 def examine(dialer: Dialer, layout: Layout, ttl: Seconds) -> Examination:
     """Ask the servers and judge; otherwise as `Engine.examine`."""
@@ -43,6 +45,7 @@ def examine(dialer: Dialer, layout: Layout, ttl: Seconds) -> Examination:
         session(facts),
         lock_delay(facts),
         sync(facts),
+        trees(facts),
         store(facts),
         rights(facts),
         transport(facts),
@@ -200,6 +203,24 @@ def sync(facts: Facts) -> Finding:
             "It was just started, or it runs with zookeeper.forceSync=no: then tokens may fall after a power loss.",
         )
     return Finding("sync", Grade.OK, "writes are synced to disk before they are answered")
+
+
+def trees(facts: Facts) -> Finding:
+    """Whether the servers hold the same: each compares what a transaction made of its tree with the leader's."""
+    counts = {s.shown: s.mntr[_MISMATCHES] for s in facts.servers if s.mntr.get(_MISMATCHES, "").isdigit()}
+    if not counts:
+        return Finding("trees", Grade.INFO, "not known: the word mntr is off, or this is older than 3.6")
+    if differ := [f"{count} times on {shown}" for shown, count in counts.items() if count != "0"]:
+        return Finding(
+            "trees",
+            Grade.WARNING,
+            f"after a transaction another tree than the leader's, {', '.join(differ)}",
+            "If the servers no longer hold the same, two holders are possible: what a client is told depends on where "
+            "it asks.",
+            "Compare zk_znode_count of all servers while nothing is written. Stop a server that differs, empty its "
+            "dataDir but for myid, and start it: it takes all from the leader.",
+        )
+    return Finding("trees", Grade.OK, "every transaction left the leader's tree")
 
 
 def store(facts: Facts) -> Finding:
