@@ -59,7 +59,7 @@ def test_the_waiting_are_counted_under_the_mutex(world: World) -> None:
             pass
 
     session = member.ledger.sessions[-1]
-    member.ledger.waiting[Waiter(session, 99, "n", EXCLUSIVE, member.runtime.now())] = None
+    member.ledger.waiters.waiting[Waiter(session, 99, "n", EXCLUSIVE, member.runtime.now())] = None
     world.run(lambda: bool(looks), seconds=11)
     assert all(looks)
 

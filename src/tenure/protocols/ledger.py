@@ -16,11 +16,12 @@ from tenure.model import Instant, LeaseState, LossReason, Mode, Seconds, maker
 from tenure.observe.events import Abandoned, Event, Lost
 from tenure.ports import Closing, Entry
 from tenure.protocols.records import CLOSED, ENTERING, GRANTED, HELD, WAITING, Claim, Debt, Session
+from tenure.protocols.waiters import Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from tenure.ports import Beat, Inbox, Mailbox, Message, Runtime, SessionCard, SessionFacts, Signal
+    from tenure.ports import Beat, Inbox, Mailbox, Message, Runtime, SessionCard, SessionFacts
 
 DRIFT: Final = 0.99
 """The part of a granted ttl that is counted on: 1 % for two clocks that run at different rates (A1)."""
@@ -44,13 +45,13 @@ class Ledger:
         self,
         runtime: Runtime,
         inbox: Inbox[object],
+        mailbox: Mailbox,
         card: Callable[[str], SessionCard],
         observe: Callable[[Event], None],
         skew: Seconds = 0.0,
     ) -> None:
         self.runtime = runtime
         self.inbox = inbox
-        self.mailbox: Mailbox | None = None
         self.mutex = runtime.mutex()
         self.skew = skew
         self.watched = False
@@ -67,8 +68,7 @@ class Ledger:
         """Claims that are not leases yet."""
         self.bounded: dict[Claim, None] = {}
         """Leases with a max_hold."""
-        self.waiting: dict[Claim, None] = {}
-        self.reader: Claim | None = None
+        self.waiters = Waiters(runtime, mailbox, self.later)
         self._card = card
         self._observe = observe
         self._after: list[Callable[[], None]] = []
@@ -180,7 +180,7 @@ class Ledger:
         if deadline <= now:
             self.finish(session, LossReason.DEADLINE, now)
         while session.unfresh:
-            self.wake(session.unfresh.pop())
+            self.waiters.wake(session.unfresh.pop())
 
     def refused(self, claim: Claim) -> None:
         """The engine refused an enqueue: its session is over, or it was stolen meanwhile; the keeper finds out which.
@@ -218,8 +218,8 @@ class Ledger:
             claim.number, claim.floor = number, floor
             claim.phase = GRANTED
             claim.granted_at = self.runtime.now()
-            if claim.signal is not None or self.reader is claim:
-                self.wake(claim)
+            if claim.signal is not None or self.waiters.reader is claim:
+                self.waiters.wake(claim)
 
     def deliver(self, messages: Iterable[Message]) -> None:
         """Hand messages to the claims that they are bound to (B4)."""
@@ -227,9 +227,7 @@ class Ledger:
             for message in messages:
                 if not message.claim:
                     # A session in front ended, or nobody knows what came: whoever waits looks again.
-                    for waiter in self.waiting:
-                        waiter.hinted = True
-                        self.wake(waiter)
+                    self.waiters.hint_all()
                     continue
                 # Unbound, a message read after the session was replaced makes two holders (B4).
                 claim = self._find(message.session, message.claim)
@@ -241,7 +239,7 @@ class Ledger:
                     self.grant(claim, message.number, message.floor)
                 else:
                     claim.hinted = True
-                    self.wake(claim)
+                    self.waiters.wake(claim)
         if self._after:
             self.flush()
 
@@ -250,13 +248,6 @@ class Ledger:
             if session.card.id == session_id:
                 return session.claims.get(claim_id)
         return None
-
-    def wake(self, claim: Claim) -> None:
-        """Wake whoever waits for a claim, also if it is reading the mailbox. Called under the mutex."""
-        if claim.signal is not None:
-            self.later(claim.signal.set)
-        if self.reader is claim and self.mailbox is not None:
-            self.later(self.mailbox.poke)
 
     def take_up(self, claim: Claim, max_hold: Seconds | None) -> bool:
         """Make a grant a lease, unless its session ended meanwhile."""
@@ -335,7 +326,7 @@ class Ledger:
         for other in group:
             other.lost = other.lost or LossReason.TOGETHER
         claim.lost = reason
-        self.wake(claim)
+        self.waiters.wake(claim)
         for action in claim.on_lost:
             self.later(action)
         if was_held:
@@ -347,9 +338,11 @@ class Ledger:
 
     def abandon(self, claim: Claim) -> None:
         """Give back what may or may not have been granted. Never waits: the keeper does it (B2)."""
-        # Ctrl-C may have come where its wait began or ended.
-        self.stop_reading(claim)
         with self.mutex:
+            # Ctrl-C may have come where its wait began or ended.
+            heir = self.waiters.stop(claim)
+            if heir is not None:
+                self.later(heir.set)
             if claim.phase is not CLOSED:
                 now = self.runtime.now()
                 self.emit(Abandoned(claim.name, claim.number))
@@ -407,43 +400,6 @@ class Ledger:
                 self.later(action)
         self.flush()
 
-    def start_waiting(self, claim: Claim) -> Signal | None:
-        """Note a waiter, unless there is news for itself. It reads the mailbox (`reader`), unless another waiter does.
-
-        Returns:
-            What to wait for if another one reads. A reader needs none: it is woken through the mailbox.
-        """
-        with self.mutex:
-            # Looked at under the mutex in which it becomes a waiter, so that nothing that came in between is missed.
-            if claim.phase is not WAITING or claim.hinted:
-                return None
-            self.waiting[claim] = None
-            if self.reader is None and self.mailbox is not None:
-                self.reader = claim
-                return None
-            if claim.signal is None:
-                claim.signal = self.runtime.signal()
-            return claim.signal
-
-    def read_on(self, claim: Claim) -> None:
-        """Let a waiter read the mailbox again, unless there is news for itself or another waiter reads."""
-        with self.mutex:
-            if claim.phase is WAITING and not claim.hinted and self.reader is None:
-                self.reader = claim
-
-    def stop_reading(self, claim: Claim) -> None:
-        """A waiter is awake: it reads no longer, and if others wait, the next of them does."""
-        with self.mutex:
-            self.waiting.pop(claim, None)
-            if self.reader is claim:
-                self.reader = None
-            if self.reader is None:
-                heir = next(iter(self.waiting), None)
-                if heir is not None and heir.signal is not None:
-                    self.later(heir.signal.set)
-        if self._after:
-            self.flush()
-
     def bill(self, claim: Claim, *, clean: bool, held: bool = False) -> Closing:
         """The request that closes a claim, with a tombstone where its enqueue may still arrive (B1)."""
         return _closing((claim.ref, claim.unanswered or claim.sent_twice, clean, held, claim.session.ttl))
@@ -474,9 +430,9 @@ class Ledger:
                 if claim.phase is not CLOSED:
                     claim.lost = claim.lost or LossReason.FORKED
                     claim.phase = CLOSED
-        self.sessions, self._after, self.reader = [], [], None
+        self.sessions, self._after = [], []
         self._current.clear()
         self.debts.clear()
         self.pending.clear()
         self.bounded.clear()
-        self.waiting.clear()
+        self.waiters.clear()

@@ -56,9 +56,8 @@ class SimClient:
         self.process.after = self.observe
         self.runtime = SimRuntime(self.process)
         self.inbox: SimInbox[object] = SimInbox(self.process)
-        self.ledger = Ledger(self.runtime, self.inbox, self._card, self._on_event)
         self.mailbox = SimMailbox(self.process, network, self.runtime.signal())
-        self.ledger.mailbox = self.mailbox
+        self.ledger = Ledger(self.runtime, self.inbox, self.mailbox, self._card, self._on_event)
         if plan.parts > 1:
             self.ledger.part = lambda name: f".{sum(name.encode()) % plan.parts}"
         self.ledger.watched = True
