@@ -32,6 +32,7 @@ class Mutant(NamedTuple):
 
 LEDGER: Final = "protocols/ledger.py"
 CLAIM: Final = "protocols/claim.py"
+LEASE: Final = "protocols/lease.py"
 KEEP: Final = "protocols/keep.py"
 QUEUE: Final = "engines/queue.py"
 MEMORY: Final = "engines/memory.py"
@@ -104,7 +105,7 @@ MUTANTS: Final = (
         "False",
         seed=6,
     ),
-    Mutant("A5", "max_hold is ignored", LEDGER, "claim.hold_until = Instant(claim.granted_at + max_hold)", "pass"),
+    Mutant("A5", "max_hold is ignored", LEASE, "claim.hold_until = Instant(claim.granted_at + max_hold)", "pass"),
     Mutant(
         "A5",
         "an idle client's waiter is not renewed",
@@ -295,15 +296,15 @@ MUTANTS: Final = (
         "B11",
         "what was lost meanwhile is handed out",
         SEVERAL,
-        "if ledger.join(claims):",
-        "if ledger.join(claims) or True:",
+        "if join(ledger, claims):",
+        "if join(ledger, claims) or True:",
         options=TOGETHER,
     ),
     Mutant(
         "B11",
         "what was granted before one was not is kept",
         SEVERAL,
-        "                ledger.release_later(claim)\n        # One",
+        "                release_later(ledger, claim)\n        # One",
         "                pass\n        # One",
         "liveness",
         options=TOGETHER,

@@ -17,6 +17,7 @@ from tenure.errors import OutcomeUnknown, SetupError, StoreUnavailable, UsageErr
 from tenure.model import Instant, LossReason, Mode, Seconds
 from tenure.observe.events import Claimed, Granted, LimitsDiffer, Released
 from tenure.ports import BUSY, GONE, HOLDS, WAITS, Place
+from tenure.protocols.lease import begin_release, missed, press, take_up
 from tenure.protocols.news import news
 from tenure.protocols.records import CLOSED, ENTERING, GRANTED, WAITING, Claim
 from tenure.protocols.stall import Stall
@@ -105,7 +106,7 @@ async def acquire(
         adopt(claim)
         try:
             end = await _attempt(ledger, store, claim, until, at_once)
-            if end is _GRANTED and ledger.take_up(claim, ask.max_hold):
+            if end is _GRANTED and take_up(ledger, claim, ask.max_hold):
                 if ledger.watched:
                     now = ledger.runtime.now()
                     ledger.emit(Granted(ask.name, claim.number, now - claim.asked_at, claim.deadline - now))
@@ -338,19 +339,19 @@ async def release(ledger: Ledger, store: QueueStore, claim: Claim) -> LossReason
     Cancellation: safe; the keeper closes the claim.
     """
     now = ledger.runtime.now()
-    debt = ledger.begin_release(claim, now)
+    debt = begin_release(ledger, claim, now)
     if debt is None:
         return claim.lost
     held = now - claim.granted_at
     try:
         there = (await store.close([debt.closing], claim.session.patience))[0]
     except (StoreUnavailable, OutcomeUnknown):
-        ledger.press(claim)
+        press(ledger, claim)
         ledger.emit(Released(claim.name, claim.number, held, confirmed=False))
         ledger.flush()
         return None
     except BaseException:
-        ledger.press(claim)
+        press(ledger, claim)
         raise
     ledger.debts.pop(claim, None)
     # A caller that was held up between its debt and its request may come after the keeper, which paid the debt for it:
@@ -377,5 +378,5 @@ async def _why(ledger: Ledger, store: QueueStore, claim: Claim) -> LossReason:
             reason = LossReason.SESSION_ENDED
         elif not beat.over and session.facts is not None and beat.facts.stolen != session.facts.stolen:
             reason = LossReason.STOLEN
-    ledger.missed(claim, reason)
+    missed(ledger, claim, reason)
     return reason

@@ -12,14 +12,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tenure.errors import UsageError
-from tenure.model import Instant, LeaseState, LossReason, Mode, Seconds, maker
+from tenure.model import Instant, LossReason, Mode, Seconds, maker
 from tenure.observe.events import Abandoned, Event, Lost
 from tenure.ports import Closing, Entry
 from tenure.protocols.records import CLOSED, ENTERING, GRANTED, HELD, WAITING, Claim, Debt, Session
 from tenure.protocols.waiters import Waiters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from tenure.ports import Beat, Inbox, Mailbox, Message, Runtime, SessionCard, SessionFacts
 
@@ -68,27 +68,30 @@ class Ledger:
         """Claims that are not leases yet."""
         self.bounded: dict[Claim, None] = {}
         """Leases with a max_hold."""
+        self.next_due = Instant(float("inf"))
+        """When it looks next; it is woken if a new lease needs it earlier."""
         self.waiters = Waiters(runtime, mailbox, self.later)
         self._card = card
         self._observe = observe
-        self._after: list[Callable[[], None]] = []
+        self.left: list[Callable[[], None]] = []
+        """What decisions left to do after the mutex is let go."""
 
     # -- after a decision -------------------------------------------------------------------------------------------
 
     def later(self, action: Callable[[], None]) -> None:
         """Do this after the mutex is let go."""
-        self._after.append(action)
+        self.left.append(action)
 
     def emit(self, event: Event) -> None:
         """Hand out an event after the mutex is let go."""
         observe = self._observe
-        self._after.append(lambda: observe(event))
+        self.left.append(lambda: observe(event))
 
     def flush(self) -> None:
         """Do what decisions left to do. Called without the mutex."""
-        while self._after:
+        while self.left:
             try:
-                action = self._after.pop(0)
+                action = self.left.pop(0)
             except IndexError:  # another thread took it
                 return
             action()
@@ -106,7 +109,7 @@ class Ledger:
             claim = Claim(session, session.last_claim, name, mode, now)
             session.claims[claim.id] = claim
             self.pending[claim] = None
-        if self._after:
+        if self.left:
             self.flush()
         return claim
 
@@ -240,7 +243,7 @@ class Ledger:
                 else:
                     claim.hinted = True
                     self.waiters.wake(claim)
-        if self._after:
+        if self.left:
             self.flush()
 
     def _find(self, session_id: str, claim_id: int) -> Claim | None:
@@ -249,72 +252,7 @@ class Ledger:
                 return session.claims.get(claim_id)
         return None
 
-    def take_up(self, claim: Claim, max_hold: Seconds | None) -> bool:
-        """Make a grant a lease, unless its session ended meanwhile."""
-        now = self.runtime.now()
-        with self.mutex:
-            if now >= claim.session.deadline:
-                self._check_session(claim.session, now)
-            taken = claim.phase is GRANTED and claim.session.over is None
-            if max_hold is not None and now >= claim.granted_at + max_hold:
-                taken = False  # its time ran while its caller did not
-            if taken:
-                claim.phase = HELD
-                self.pending.pop(claim, None)
-                if max_hold is not None:
-                    self.bounded[claim] = None
-                    claim.hold_until = Instant(claim.granted_at + max_hold)
-                # Not its deadline alone: a keeper that looked while the session was being opened may sleep past the
-                # heartbeat.
-                if min(claim.deadline, claim.session.next_beat) < self.next_due:
-                    self.inbox.put(None)
-        if self._after:
-            self.flush()
-        return taken
-
-    def _check_session(self, session: Session, now: Instant) -> None:
-        if session.over is None and session.opened and now >= session.deadline:
-            self.finish(session, LossReason.DEADLINE, now)
-
-    next_due = Instant(float("inf"))
-    """When the keeper looks next; it is woken if a new lease needs it earlier."""
-
-    def state(self, claim: Claim) -> LeaseState:
-        """What a lease is worth now. Whoever sees a passed deadline latches it."""
-        if claim.lost is not None:
-            return LeaseState.LOST
-        if claim.phase is CLOSED:
-            return LeaseState.RELEASED
-        now = self.runtime.now()
-        if now >= claim.deadline:
-            self.observe(claim, now)
-            return LeaseState.LOST if claim.lost is not None else LeaseState.RELEASED
-        return LeaseState.SUSPECT if claim.session.failing else LeaseState.HELD
-
-    def observe(self, claim: Claim, now: Instant) -> None:
-        """Latch what the clock says of a lease."""
-        with self.mutex:
-            self._end_overdue(claim, now)
-        self.flush()
-
-    def _end_overdue(self, claim: Claim, now: Instant) -> None:
-        for one in (claim, *claim.group):
-            self._check_session(one.session, now)
-            if one.lost is None and one.hold_until is not None and now >= one.hold_until:
-                self.lose(one, LossReason.MAX_HOLD, now)
-
-    def join(self, claims: Sequence[Claim]) -> bool:
-        """Tie leases together: from now on they are lost together (B11). False if one of them is lost already."""
-        now = self.runtime.now()
-        with self.mutex:
-            for claim in claims:
-                self._end_overdue(claim, now)
-            joined = all(claim.phase is HELD for claim in claims)
-            if joined:
-                for claim in claims:
-                    claim.group = tuple(other for other in claims if other is not claim)
-        self.flush()
-        return joined
+    # -- what ends, and what is owed ---------------------------------------------------------------------------------
 
     def lose(self, claim: Claim, reason: LossReason, now: Instant) -> None:
         """A claim ended before its time. Called under the mutex."""
@@ -360,46 +298,6 @@ class Ledger:
             self.inbox.put(None)
         self.settle(claim)
 
-    def begin_release(self, claim: Claim, now: Instant) -> Debt | None:
-        """Close a held claim on this side and note the debt, before the request is sent: Ctrl-C may come anywhere.
-
-        Returns:
-            The debt, whose closing is to be sent; None if there is nothing to send: it was lost or released before.
-        """
-        with self.mutex:
-            if now >= claim.deadline:
-                self._end_overdue(claim, now)
-            debt = None
-            if claim.lost is None and claim.phase is HELD:
-                debt = Debt(claim, self.bill(claim, clean=True, held=True), now)
-                debt.not_before = Instant(now + claim.session.patience)
-                self.debts[claim] = debt
-                self.settle(claim)
-        if self._after:
-            self.flush()
-        return debt
-
-    def release_later(self, claim: Claim) -> None:
-        """Release without waiting: the keeper does it."""
-        if self.begin_release(claim, self.runtime.now()) is not None:
-            self.press(claim)
-
-    def press(self, claim: Claim) -> None:
-        """A release got no answer: from now on it is the keeper's."""
-        debt = self.debts.get(claim)
-        if debt is not None:
-            debt.not_before = debt.since
-        self.inbox.put(None)
-
-    def missed(self, claim: Claim, reason: LossReason) -> None:
-        """The engine no longer had a claim that was thought to be held."""
-        with self.mutex:
-            claim.lost = reason
-            self.emit(Lost(claim.name, claim.number, self.runtime.now() - claim.granted_at, reason))
-            for action in claim.on_lost:
-                self.later(action)
-        self.flush()
-
     def bill(self, claim: Claim, *, clean: bool, held: bool = False) -> Closing:
         """The request that closes a claim, with a tombstone where its enqueue may still arrive (B1)."""
         return _closing((claim.ref, claim.unanswered or claim.sent_twice, clean, held, claim.session.ttl))
@@ -430,7 +328,7 @@ class Ledger:
                 if claim.phase is not CLOSED:
                     claim.lost = claim.lost or LossReason.FORKED
                     claim.phase = CLOSED
-        self.sessions, self._after = [], []
+        self.sessions, self.left = [], []
         self._current.clear()
         self.debts.clear()
         self.pending.clear()

@@ -15,6 +15,7 @@ from tenure.observe.events import Lost
 from tenure.ports import SessionCard
 from tenure.protocols.claim import Ask, acquire, release
 from tenure.protocols.keep import Stop, keep
+from tenure.protocols.lease import worth
 from tenure.protocols.ledger import Ledger
 from tenure.protocols.records import NEVER, Claim, Phase
 from tenure.protocols.several import acquire_all, in_order, release_all
@@ -222,7 +223,7 @@ class SimClient:
         slices = rng.randint(1, 3)
         for _ in range(slices):
             await self.runtime.sleep(length / slices)
-            if self.ledger.state(claim) in (LeaseState.LOST, LeaseState.RELEASED) or self.is_stopping:
+            if worth(self.ledger, claim) in (LeaseState.LOST, LeaseState.RELEASED) or self.is_stopping:
                 return
 
     async def _anchors(self) -> None:
@@ -236,7 +237,7 @@ class SimClient:
                 continue
             except UsageError:
                 return
-            while claim is not None and self.ledger.state(claim) in (LeaseState.HELD, LeaseState.SUSPECT):
+            while claim is not None and worth(self.ledger, claim) in (LeaseState.HELD, LeaseState.SUSPECT):
                 await self.runtime.sleep(self.plan.ttl / 5)
 
     def _adopt_anchor(self, claim: Claim) -> None:
