@@ -32,6 +32,7 @@ class Mutant(NamedTuple):
 
 LEDGER: Final = "protocols/ledger.py"
 CLAIM: Final = "protocols/claim.py"
+WAITERS: Final = "protocols/waiters.py"
 LEASE: Final = "protocols/lease.py"
 KEEP: Final = "protocols/keep.py"
 QUEUE: Final = "engines/queue.py"
@@ -171,6 +172,30 @@ MUTANTS: Final = (
         faults="pause,stall,cut,storm",
         also=("if message.number and (is_known or", "if message.number and (True or"),
         seed=32,
+    ),
+    Mutant(
+        "B4",
+        "a grant that the keeper has heard of does not wake the reader",
+        LEDGER,
+        "claim.signal is not None or self.waiters.reader is claim",
+        "claim.signal is not None",
+        "liveness",
+    ),
+    Mutant(
+        "B4",
+        "a grant that another has read does not wake the sleeper",
+        LEDGER,
+        "claim.signal is not None or self.waiters.reader is claim",
+        "self.waiters.reader is claim",
+        "liveness",
+    ),
+    Mutant(
+        "B4",
+        "a reader that leaves leaves the mailbox to nobody",
+        WAITERS,
+        "return None if heir is None else heir.signal",
+        "return None",
+        "liveness",
     ),
     Mutant("B4", "grants are not listed", KEEP, "self._ledger.deliver(outcome.granted)", "pass", "liveness"),
     Mutant(
