@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tenure import Client
+from tests.postgres.rig import LONG
 from tests.servers import postgres
 from tests.servers.postgres import PostgresServer
 
@@ -34,3 +36,10 @@ def schema() -> str:
 def url(server: PostgresServer, schema: str) -> str:
     """A fresh store."""
     return f"{server.url}?schema={schema}&create=yes"
+
+
+@pytest.fixture
+def witness(url: str) -> Iterator[Client]:
+    """A client whose network is sound."""
+    with Client(url, ttl=LONG) as client:
+        yield client
