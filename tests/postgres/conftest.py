@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tenure import Client
-from tests.postgres.rig import LONG
+from tests.postgres.connections import Blocking
+from tests.postgres.rig import LONG, Shelf
 from tests.servers import postgres
 from tests.servers.postgres import PostgresServer
 
@@ -43,3 +44,23 @@ def witness(url: str) -> Iterator[Client]:
     """A client whose network is sound."""
     with Client(url, ttl=LONG) as client:
         yield client
+
+
+@pytest.fixture
+def shelf(server: PostgresServer, schema: str) -> Iterator[Shelf]:
+    shelf = Shelf(server, schema)
+    yield shelf
+    shelf.wire.shut()
+
+
+@pytest.fixture
+def own(server: PostgresServer) -> Iterator[Blocking]:
+    """A connection of the user's own."""
+    with Blocking(server.url) as own:
+        yield own
+
+
+@pytest.fixture
+def other(server: PostgresServer) -> Iterator[Blocking]:
+    with Blocking(server.url) as other:
+        yield other
