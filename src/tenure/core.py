@@ -121,10 +121,10 @@ class Core:
             self.engine.capabilities |= uncertain
         keeper_store = self.engine.keeper_store(KeeperRuntime())
         self.authority = f"{_first_answer(keeper_store)}/{self.settings.namespace}"
-        ledger = Ledger(runtime, self._new_inbox(), self._card, self._observe, self.settings.skew)
+        self.store, mailbox = connect(self.engine)
+        ledger = Ledger(runtime, self._new_inbox(), mailbox, self._card, self._observe, self.settings.skew)
         ledger.watched = self._on_event is not None
         ledger.part = self.engine.part
-        self.store, ledger.mailbox = connect(self.engine)
         self.ledger = ledger
         self._start_keeper(ledger, keeper_store)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 
 from tenure.errors import LeaseLost
 from tenure.model import Grant, Instant, LeaseState, LossReason, Seconds
+from tenure.protocols.lease import worth
 from tenure.protocols.records import CLOSED, HELD
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class BaseLease:
     @property
     def state(self) -> LeaseState:
         """HELD, SUSPECT (renewals fail, the deadline is ahead), LOST or RELEASED, by the clock of this moment."""
-        return self._core.ledger.state(self._own) if self._alive() else self._own_state()
+        return worth(self._core.ledger, self._own) if self._alive() else self._own_state()
 
     @property
     def held(self) -> bool:

@@ -18,6 +18,7 @@ from tenure.leases import BaseLeases
 from tenure.model import Instant, LossReason, Seconds
 from tenure.ports import HOLDS
 from tenure.protocols import claim as protocol
+from tenure.protocols.lease import release_later
 from tenure.protocols.several import release_all
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class _Entered(Held, abc.ABC):
             raise self._loss() from error
         # Somebody else's cancellation passes at once: the keeper releases, and `lost` still tells.
         for claim in self._claims:
-            self._core.ledger.release_later(claim)
+            release_later(self._core.ledger, claim)
 
 
 class AsyncLease(BaseLease, _Entered):

@@ -89,8 +89,8 @@ async def is_clean(client: AsyncClient, witness: AsyncClient, held: tuple[str, .
     while not has_paid(client) or await witness.names() != sorted(held):  # type: ignore[arg-type]
         assert time.monotonic() < end, f"left: {await witness.names()}, owed: {client._core.ledger.debts}"
         await asyncio.sleep(0.001)
-    assert client._core.ledger.waiting == {}
-    assert client._core.ledger.reader is None
+    assert client._core.ledger.waiters.waiting == {}
+    assert client._core.ledger.waiters.reader is None
 
 
 async def cycle(client: AsyncClient) -> None:

@@ -31,8 +31,8 @@ async def is_clean(client: AsyncClient, held: tuple[str, ...] = ()) -> None:
     while ledger.debts or any(session.claims for session in ledger.sessions):
         assert time.monotonic() < end, f"the client still owes {ledger.debts}"
         await asyncio.sleep(0.001)
-    assert ledger.waiting == {}
-    assert ledger.reader is None
+    assert ledger.waiters.waiting == {}
+    assert ledger.waiters.reader is None
 
 
 async def turns(count: int) -> None:

@@ -241,8 +241,8 @@ def check_clean(world: World, member: Member, where: str) -> None:
     left = [c for queue in world.queues().values() for c in queue if c[0] in mine and c not in kept]
     assert left == [], f"{where}: claims left in the store"
     assert member.ledger.debts == {}, f"{where}: debts"
-    assert member.ledger.waiting == {}, f"{where}: it is still a waiter here"
-    assert member.ledger.reader is None, f"{where}: the mailbox still has its reader"
+    assert member.ledger.waiters.waiting == {}, f"{where}: it is still a waiter here"
+    assert member.ledger.waiters.reader is None, f"{where}: the mailbox still has its reader"
     unfinished = [c for s in member.ledger.sessions for c in s.claims.values() if c.phase is not Phase.HELD]
     assert unfinished == [], f"{where}: claims without an owner"
     for other in world.members:
@@ -317,11 +317,11 @@ def test_when_the_reader_of_the_mailbox_is_interrupted_another_waiter_reads_on()
         other, member = world.member(), world.member()
         held = other.hold()
         reader, heir = member.acquire(), member.acquire()
-        world.run(lambda: len(member.ledger.waiting) == 2, seconds=0)
-        assert member.ledger.reader is member.adopted[0]
+        world.run(lambda: len(member.ledger.waiters.waiting) == 2, seconds=0)
+        assert member.ledger.waiters.reader is member.adopted[0]
         reader.resume(asyncio.CancelledError())
         world.run(seconds=0.01)
-        assert member.ledger.reader is member.adopted[1]
+        assert member.ledger.waiters.reader is member.adopted[1]
         other.release(held)
         world.run(lambda: heir.is_done, seconds=0.01)
         assert isinstance(heir.result, Claim), "it hears the grant at once, not when its neighbour's session is due"
@@ -336,9 +336,9 @@ def test_a_waiter_is_woken_by_a_grant_that_the_keeper_has_heard_of(place: int) -
         other, member = world.member(), world.member()
         held = [other.hold(name) for name in ("one", "two")]
         waits = [member.acquire(name) for name in ("one", "two")]
-        world.run(lambda: len(member.ledger.waiting) == 2, seconds=0)
+        world.run(lambda: len(member.ledger.waiters.waiting) == 2, seconds=0)
         claim = member.adopted[place]
-        assert (member.ledger.reader is claim, claim.signal is None) == (place == 0, place == 0)
+        assert (member.ledger.waiters.reader is claim, claim.signal is None) == (place == 0, place == 0)
         # Its message was lost, so the heartbeat lists it.
         member.ledger.deliver([Message(claim.session.card.id, claim.id, claim.number, claim.number)])
         world.run(lambda: waits[place].is_done, seconds=0.01)
@@ -357,9 +357,9 @@ def test_a_grant_that_arrives_as_its_waiter_is_cancelled_goes_to_the_next() -> N
         one, two, three = world.member(), world.member(), world.member()
         held = one.hold()
         victim = two.acquire()
-        world.run(lambda: len(two.ledger.waiting) == 1, seconds=0)
+        world.run(lambda: len(two.ledger.waiters.waiting) == 1, seconds=0)
         behind = three.acquire()
-        world.run(lambda: len(three.ledger.waiting) == 1, seconds=0)
+        world.run(lambda: len(three.ledger.waiters.waiting) == 1, seconds=0)
         released = one.release(held)
         world.run(lambda: released.is_done, seconds=0, without=victim)
         assert two.mailbox._messages, "the grant lies in the mailbox, and nobody has read it"

@@ -32,10 +32,10 @@ def test_ctrl_c_at_any_moment_of_a_wait_leaves_the_mailbox_to_the_next_who_waits
         while (where := interrupted_at(len(seen) + 1, wait)) is not None:
             seen.append(where)
             ledger = client._core.ledger
-            assert (ledger.reader, ledger.waiting) == (None, {}), f"after Ctrl-C at {where}"
+            assert (ledger.waiters.reader, ledger.waiters.waiting) == (None, {}), f"after Ctrl-C at {where}"
         held.release()
         client.lock("name", wait=3).acquire().release()
-    assert any("claim.py" in where for where in seen)
+    assert any("news.py" in where for where in seen)
 
 
 @pytest.mark.parametrize("scene", SCENES)

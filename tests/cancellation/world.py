@@ -198,18 +198,18 @@ class Member:
         self.inbox = StepInbox()
         self.events: list[Event] = []
         address = f"address{len(world.members)}"
+        self.mailbox = SignalMailbox(self.runtime)
+        world.hub.mailboxes[address] = self.mailbox
         self.ledger = Ledger(
             self.runtime,
             self.inbox,
+            self.mailbox,
             lambda session: SessionCard(session, ttl, address, "", "host", 1),
             self.events.append,
         )
         self.ledger.watched = True
         self.store = StepStore(world.hub, self.runtime)
         self.keeper_store = StepStore(world.hub, self.runtime)
-        mailbox = SignalMailbox(self.runtime)
-        world.hub.mailboxes[address] = mailbox
-        self.ledger.mailbox = self.mailbox = mailbox
         self.keeper = Process(keep(self.ledger, self.keeper_store))
         if keeper:
             world.processes.append(self.keeper)

@@ -1,4 +1,4 @@
-"""The tree agrees with itself: versions, lock files, the wheel's contents, the scripts that the documents name."""
+"""The tree agrees with itself: versions, lock files, the wheel's contents, scripts and tests that documents name."""
 
 from __future__ import annotations
 
@@ -84,6 +84,19 @@ def test_the_scripts_that_the_documents_name_can_be_run() -> None:
         for name in re.findall(r"(?<![\w/])(scripts/\w+|\.ci/run)\b", path.read_text("utf-8"))
     }
     assert {name for name in named if not os.access(ROOT / name, os.X_OK)} == set()
+    assert named
+
+
+def test_the_tests_that_the_documents_name_are_there() -> None:
+    missing, named = [], 0
+    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")):
+        path = ""
+        for file, name in re.findall(r"`(tests/[\w/]+\.py)?(?:::(test_\w+))?`", document.read_text("utf-8")):
+            path = file or path  # `::test_name` is of the file that was named before it
+            named += bool(file or name)
+            if path and not ((ROOT / path).exists() and name in (ROOT / path).read_text("utf-8")):
+                missing.append(f"{document.name}: {path}::{name}")
+    assert missing == []
     assert named
 
 

@@ -163,7 +163,7 @@ def test_a_waiter_that_gives_up_between_the_look_and_the_watch_of_the_next_is_no
         released: list[float] = []
 
         def late(self: EtcdMailbox) -> None:
-            if not released and self is client._core.ledger.mailbox and not self._watches.is_empty:
+            if not released and self is client._core.ledger.waiters.mailbox and not self._watches.is_empty:
                 assert third.steal("n", third.inspect("n").waiters[0].token)
                 held.hand_over()
                 held.release()
@@ -186,7 +186,7 @@ def test_who_gives_up_leaves_no_watch_behind(url: str, server: EtcdServer) -> No
                 with pytest.raises(AcquireTimeout):
                     client.lock("n", wait=0.05).acquire()
         # The keeper closes what was given up.
-        until(lambda: not client._core.ledger.mailbox._watches._keys, "nobody waits")  # type: ignore[union-attr]
+        until(lambda: not client._core.ledger.waiters.mailbox._watches._keys, "nobody waits")  # type: ignore[attr-defined]
         # The client's own session stays watched; what it says of the rest goes with its next wait.
         with other.lock("m"), pytest.raises(AcquireTimeout):
             client.lock("m", wait=0.05).acquire()

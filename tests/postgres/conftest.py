@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tenure import Client
+from tests.postgres.connections import Blocking
+from tests.postgres.rig import LONG, Shelf
 from tests.servers import postgres
 from tests.servers.postgres import PostgresServer
 
@@ -34,3 +37,30 @@ def schema() -> str:
 def url(server: PostgresServer, schema: str) -> str:
     """A fresh store."""
     return f"{server.url}?schema={schema}&create=yes"
+
+
+@pytest.fixture
+def witness(url: str) -> Iterator[Client]:
+    """A client whose network is sound."""
+    with Client(url, ttl=LONG) as client:
+        yield client
+
+
+@pytest.fixture
+def shelf(server: PostgresServer, schema: str) -> Iterator[Shelf]:
+    shelf = Shelf(server, schema)
+    yield shelf
+    shelf.wire.shut()
+
+
+@pytest.fixture
+def own(server: PostgresServer) -> Iterator[Blocking]:
+    """A connection of the user's own."""
+    with Blocking(server.url) as own:
+        yield own
+
+
+@pytest.fixture
+def other(server: PostgresServer) -> Iterator[Blocking]:
+    with Blocking(server.url) as other:
+        yield other

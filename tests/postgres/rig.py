@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from tenure.engines.postgres.link import Link
     from tenure.ports import Place
+    from tests.postgres.connections import Blocking
     from tests.servers.postgres import PostgresServer
     from tests.servers.proxy import Proxy
 
@@ -62,6 +63,14 @@ class Shelf:
     def close(self, session: str, claim: int, name: str, number: int) -> bool:
         ref = ClaimRef(session, claim, name, number)
         return run(self.store.close([Closing(ref, False, True, True, LONG)], 5.0))[0]
+
+    def hold(self, by: Blocking, name: str = "n", wait: float = 0.0) -> int:
+        """Let a transaction hold a name under the namespace of its tests, which the steps know as `tenure:NAME`.
+
+        Returns:
+            The token.
+        """
+        return by.hold(name, wait=wait, schema=self.schema).token
 
     def replace(self, *changes: tuple[str, str]) -> None:
         """Put a mutant of the steps in force, in this schema."""

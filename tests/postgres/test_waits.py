@@ -27,13 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@pytest.fixture
-def shelf(server: PostgresServer, schema: str) -> Iterator[Shelf]:
-    shelf = Shelf(server, schema)
-    yield shelf
-    shelf.wire.shut()
-
-
 def waited(shelf: Shelf) -> tuple[float, float]:
     """Enter a claim whose name's row is locked by a stranger for a while.
 

@@ -32,6 +32,8 @@ class Mutant(NamedTuple):
 
 LEDGER: Final = "protocols/ledger.py"
 CLAIM: Final = "protocols/claim.py"
+WAITERS: Final = "protocols/waiters.py"
+LEASE: Final = "protocols/lease.py"
 KEEP: Final = "protocols/keep.py"
 QUEUE: Final = "engines/queue.py"
 MEMORY: Final = "engines/memory.py"
@@ -104,7 +106,7 @@ MUTANTS: Final = (
         "False",
         seed=6,
     ),
-    Mutant("A5", "max_hold is ignored", LEDGER, "claim.hold_until = Instant(claim.granted_at + max_hold)", "pass"),
+    Mutant("A5", "max_hold is ignored", LEASE, "claim.hold_until = Instant(claim.granted_at + max_hold)", "pass"),
     Mutant(
         "A5",
         "an idle client's waiter is not renewed",
@@ -170,6 +172,30 @@ MUTANTS: Final = (
         faults="pause,stall,cut,storm",
         also=("if message.number and (is_known or", "if message.number and (True or"),
         seed=32,
+    ),
+    Mutant(
+        "B4",
+        "a grant that the keeper has heard of does not wake the reader",
+        LEDGER,
+        "claim.signal is not None or self.waiters.reader is claim",
+        "claim.signal is not None",
+        "liveness",
+    ),
+    Mutant(
+        "B4",
+        "a grant that another has read does not wake the sleeper",
+        LEDGER,
+        "claim.signal is not None or self.waiters.reader is claim",
+        "self.waiters.reader is claim",
+        "liveness",
+    ),
+    Mutant(
+        "B4",
+        "a reader that leaves leaves the mailbox to nobody",
+        WAITERS,
+        "return None if heir is None else heir.signal",
+        "return None",
+        "liveness",
     ),
     Mutant("B4", "grants are not listed", KEEP, "self._ledger.deliver(outcome.granted)", "pass", "liveness"),
     Mutant(
@@ -295,15 +321,15 @@ MUTANTS: Final = (
         "B11",
         "what was lost meanwhile is handed out",
         SEVERAL,
-        "if ledger.join(claims):",
-        "if ledger.join(claims) or True:",
+        "if join(ledger, claims):",
+        "if join(ledger, claims) or True:",
         options=TOGETHER,
     ),
     Mutant(
         "B11",
         "what was granted before one was not is kept",
         SEVERAL,
-        "                ledger.release_later(claim)\n        # One",
+        "                release_later(ledger, claim)\n        # One",
         "                pass\n        # One",
         "liveness",
         options=TOGETHER,

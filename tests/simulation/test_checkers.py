@@ -100,6 +100,7 @@ BAD: list[tuple[Callable[[History], Any], History]] = [
         history(calm=CALM, places=dict([place(5, entitled=20.0, told=21.0, by_death=True)])),
     ),
     (checkers.hand_over_is_prompt, history(calm=CALM, places=dict([place(5, entitled=20.0, told=20.0, learnt=23.0)]))),
+    (checkers.who_is_served_is_woken, history(held(5, 21, 22, learnt=20.0), calm=CALM)),
 ]
 
 GOOD: list[History] = [
@@ -117,6 +118,7 @@ GOOD: list[History] = [
     history(held(5, 1, 20, ending=Ending.DEADLINE, told_loss=20.5), calm=CALM),
     history(held(5, 1, 20, ending=Ending.DEADLINE, told_loss=55.0), calm=CALM, pauses={"c5": [(19.0, 54.0)]}),
     history(calm=CALM, places=dict([place(5, **LATE)])),
+    history(held(5, 8, 12, learnt=7.0), held(6, 20.05, 22, learnt=20.0), calm=CALM),
     history(calm=CALM, places=dict([place(5, entitled=20.0, removed=20.0)])),
     history(calm=CALM, lossy=True, places=dict([place(5, entitled=20.0, told=20.0, learnt=23.0)])),
 ]

@@ -35,6 +35,9 @@ SRC = os.path.dirname(os.path.dirname(errors.__file__))
 PATIENCE = float(os.environ.get("TENURE_TESTS_PATIENCE", "60"))
 """Seconds that a test waits for what must happen soon; only a failing test waits that long (and mutants fail them)."""
 
+LONG = 60.0
+"""A ttl that no test outlasts: whatever is noticed sooner was not noticed by it."""
+
 PRELUDE = """
 import os, sys, signal, threading, time
 import tenure

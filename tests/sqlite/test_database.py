@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "locks.db"
-
-
 def rows(path: Path) -> list[object]:
     return [sql(path, f"SELECT * FROM {table}") for table in ("sessions", "claims")]
 

@@ -145,11 +145,6 @@ def test_a_head_that_was_not_told_is_told_by_whoever_enters() -> None:
     assert [(m.message.session, m.message.number) for m in steps.take_mail()] == [("anne", first.number)]
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "locks.db"
-
-
 def test_no_statement_numbers_its_placeholders() -> None:
     """Python 3.12.0 to 3.12.3 warn of those at each statement: with warnings as errors, nobody is granted anything."""
     statements = [

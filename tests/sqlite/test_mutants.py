@@ -21,22 +21,22 @@ MEMORY: Final = "engines/memory.py"
 
 MUTANTS: Final = (
     Mutant(
-        "C1", "missing presence is death", "test_faults.py::test_where_the_companion_folder_is_deleted_service_goes_on",
+        "C1", "missing presence is death", "test_lost_mail.py::test_where_the_companion_folder_is_deleted_service_goes_on",
         ((ENDPOINT, "return presence(home, address) is Presence.FREE", "return presence(home, address) is not Presence.HELD"),),
     ),
     Mutant(
         "C1", "an exclusive probe", "test_endpoint.py", ((ENDPOINT, "fcntl.LOCK_SH | fcntl.LOCK_NB", "fcntl.LOCK_EX | fcntl.LOCK_NB"),),
     ),
     Mutant(
-        "C1", "nobody listens to pulses", "test_faults.py::test_after_a_kill_the_next_in_the_queue_holds_within_a_second",
+        "C1", "nobody listens to pulses", "test_killed.py::test_after_a_kill_the_next_in_the_queue_holds_within_a_second",
         ((MAILBOX, "heard = self._listen(peer) and heard", "pass"),),
     ),
     Mutant(
-        "C1", "presence does not hasten", "test_faults.py::test_a_try_finds_the_dead_at_once",
+        "C1", "presence does not hasten", "test_killed.py::test_a_try_finds_the_dead_at_once",
         ((ENDPOINT, "return presence(home, address) is Presence.FREE", "return False"),),
     ),
     Mutant(
-        "C1", "a dying neighbour is looked at once", "test_faults.py::test_a_holder_whose_pulse_ends_before_its_presence_costs_no_quarter_of_a_second",
+        "C1", "a dying neighbour is looked at once", "test_killed.py::test_a_holder_whose_pulse_ends_before_its_presence_costs_no_quarter_of_a_second",
         ((MAILBOX, "DYING_S: Final = 0.002", "DYING_S: Final = 5.0"), (MAILBOX, "DEAF_S: Final = 0.25", "DEAF_S: Final = 5.0")),
     ),
     Mutant(
@@ -44,7 +44,7 @@ MUTANTS: Final = (
         ((DATABASE, "steps is None or home.inode() != self._inode", "steps is None"),),
     ),
     Mutant(
-        "C1", "no guard before the transaction", "test_faults.py::test_a_process_stopped_in_its_transaction_is_named_and_service_resumes",
+        "C1", "no guard before the transaction", "test_stopped.py::test_a_process_stopped_in_its_transaction_is_named_and_service_resumes",
         ((DATABASE, "            guard.acquire(timeout)\n            with self.inside", "            with self.inside"),),
     ),
     Mutant(
@@ -100,15 +100,15 @@ MUTANTS: Final = (
         ((DATABASE, "            steps.take_mail()\n        if connection.in_transaction:", "            pass\n        if connection.in_transaction:"),),
     ),
     Mutant(
-        "B3", "no mail", "test_faults.py::test_a_release_wakes_the_next_at_once",
+        "B3", "no mail", "test_killed.py::test_a_release_wakes_the_next_at_once",
         ((DATABASE, "                    self._sender.send(address, message)", "                    pass"),),
     ),
     Mutant(
-        "B4", "an overflow is not listed", "test_faults.py::test_more_grants_than_a_mailbox_holds_are_found_by_listing",
+        "B4", "an overflow is not listed", "test_lost_mail.py::test_more_grants_than_a_mailbox_holds_are_found_by_listing",
         ((MAILBOX, "            self.overflowed = True", "            pass"),),
     ),
     Mutant(
-        "B4", "no mail and no listing", "test_faults.py::test_more_grants_than_a_mailbox_holds_are_found_by_listing",
+        "B4", "no mail and no listing", "test_lost_mail.py::test_more_grants_than_a_mailbox_holds_are_found_by_listing",
         ((DATABASE, "                    self._sender.send(address, message)", "                    pass"), (QUEUE, "if not waiting:", "if True:")),
     ),
     Mutant(

@@ -31,11 +31,6 @@ DAY_US = 86_400_000_000
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "locks.db"
-
-
-@pytest.fixture
 def wall(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The wall clock, in nanoseconds; the tests set it."""
     now = [time.time_ns()]

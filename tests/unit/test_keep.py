@@ -13,6 +13,7 @@ from tenure.observe import Lost, Released, Renewed, Suspect
 from tenure.ports import Message
 from tenure.protocols.claim import Ask
 from tenure.protocols.keep import Stop
+from tenure.protocols.lease import worth
 from tenure.protocols.records import Claim, Phase
 from tests.cancellation.world import Member, Mutex, Process, World
 
@@ -59,7 +60,7 @@ def test_the_waiting_are_counted_under_the_mutex(world: World) -> None:
             pass
 
     session = member.ledger.sessions[-1]
-    member.ledger.waiting[Waiter(session, 99, "n", EXCLUSIVE, member.runtime.now())] = None
+    member.ledger.waiters.waiting[Waiter(session, 99, "n", EXCLUSIVE, member.runtime.now())] = None
     world.run(lambda: bool(looks), seconds=11)
     assert all(looks)
 
@@ -274,11 +275,11 @@ def test_a_renewal_that_is_answered_after_the_deadline_is_ignored(world: World) 
 def test_whoever_asks_first_latches_a_passed_deadline(world: World) -> None:
     member = world.member(ttl=30, keeper=False)
     claim = member.hold()
-    assert member.ledger.state(claim) is LeaseState.HELD
+    assert worth(member.ledger, claim) is LeaseState.HELD
     world.time = claim.deadline
-    assert member.ledger.state(claim) is LeaseState.LOST
+    assert worth(member.ledger, claim) is LeaseState.LOST
     world.time -= 10
-    assert member.ledger.state(claim) is LeaseState.LOST
+    assert worth(member.ledger, claim) is LeaseState.LOST
 
 
 def test_the_patience_of_a_renewal_is_a_sixth_of_the_ttl_and_never_past_the_deadline(world: World) -> None:
@@ -298,9 +299,9 @@ def test_a_failing_renewal_is_suspect_and_recovers(world: World) -> None:
     claim = member.hold()
     down(member, 3)
     world.run(lambda: claim.session.failing)
-    assert member.ledger.state(claim) is LeaseState.SUSPECT
+    assert worth(member.ledger, claim) is LeaseState.SUSPECT
     pass_time(world, 8)
-    assert member.ledger.state(claim) is LeaseState.HELD
+    assert worth(member.ledger, claim) is LeaseState.HELD
     assert [type(event) for event in member.events].count(Suspect) == 1
     assert isinstance(member.events[-1], Renewed)
     assert claim.deadline > world.time + 15

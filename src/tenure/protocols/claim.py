@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from tenure.errors import OutcomeUnknown, SetupError, StoreUnavailable, UsageError
 from tenure.model import Instant, LossReason, Mode, Seconds
 from tenure.observe.events import Claimed, Granted, LimitsDiffer, Released
-from tenure.ports import BUSY, GONE, HOLDS, WAITS, Message, Place
+from tenure.ports import BUSY, GONE, HOLDS, WAITS, Place
+from tenure.protocols.lease import begin_release, missed, press, take_up
+from tenure.protocols.news import news
 from tenure.protocols.records import CLOSED, ENTERING, GRANTED, WAITING, Claim
 from tenure.protocols.stall import Stall
 
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
 RETRY_FIRST: Final = 0.02
 RETRY_MOST: Final = 1.0
 """Seconds between repeats of a request that failed, from the first to the most, with jitter."""
-
-LOOK: Final = Message("", 0, 0, 0)
-"""Tells every waiter of the client to look again."""
 
 FRESH: Final = 0.48
 """The part of its ttl that a lease must be worth when it is handed out; two hundredths below the part at which its
@@ -107,7 +106,7 @@ async def acquire(
         adopt(claim)
         try:
             end = await _attempt(ledger, store, claim, until, at_once)
-            if end is _GRANTED and ledger.take_up(claim, ask.max_hold):
+            if end is _GRANTED and take_up(ledger, claim, ask.max_hold):
                 if ledger.watched:
                     now = ledger.runtime.now()
                     ledger.emit(Granted(ask.name, claim.number, now - claim.asked_at, claim.deadline - now))
@@ -270,7 +269,7 @@ async def _wait(ledger: Ledger, store: QueueStore, claim: Claim, until: Instant 
                 await stall.look(ledger, store, claim)
                 continue
             soon = min(look_at, stall.look_at)
-            await _news(ledger, claim, soon if until is None else min(soon, until))
+            await news(ledger, claim, soon if until is None else min(soon, until))
             continue
         claim.hinted = False
         try:
@@ -292,39 +291,11 @@ def _watch(ledger: Ledger, place: Place, pause: Seconds) -> tuple[Instant, Secon
     """Listen to the sessions in front. Returns when to look at the latest, and the pause after the next failure."""
     now = ledger.runtime.now()
     due = min([peer.due for peer in place.peers], default=now) + LOOK_LEAST
-    if ledger.mailbox is None or ledger.mailbox.watch(place.peers):
+    if ledger.waiters.mailbox.watch(place.peers):
         return Instant(due), 0.0
     # One of them cannot be heard. It may have died since: look at once, and by and by more slowly, for it may also
     # be alive and mute.
     return Instant(min(due, now + pause)), min(max(pause * 2, RETRY_FIRST), RETRY_MOST)
-
-
-async def _news(ledger: Ledger, claim: Claim, until: Instant) -> None:
-    """Wait for a message, a hint or an instant. One waiter of the client reads the mailbox, the others sleep.
-
-    Reading oneself saves a hop between threads: the holder-to-be wakes at once, without a dispatcher in between.
-    """
-    mailbox = ledger.mailbox
-    try:
-        signal = ledger.start_waiting(claim)
-        if signal is not None:
-            await signal.wait(until)
-            return
-        while mailbox is not None and ledger.reader is claim:
-            messages = await mailbox.receive(until)
-            ledger.reader = None  # awake already: what is delivered here needs no poke
-            if messages or ledger.runtime.now() < until:
-                # Empty-handed before its time: a session in front has ended, or something came that nobody understood.
-                ledger.deliver(messages or [LOOK])
-            if mailbox.overflowed:
-                mailbox.overflowed = False
-                ledger.inbox.put(claim.session)
-            # What came was for another waiter: to read on costs less than to wake a third one that would.
-            if claim.phase is not WAITING or not messages or ledger.runtime.now() >= until:
-                return
-            ledger.read_on(claim)
-    finally:
-        ledger.stop_reading(claim)
 
 
 async def _freshen(ledger: Ledger, claim: Claim, until: Instant | None) -> _End:
@@ -368,19 +339,19 @@ async def release(ledger: Ledger, store: QueueStore, claim: Claim) -> LossReason
     Cancellation: safe; the keeper closes the claim.
     """
     now = ledger.runtime.now()
-    debt = ledger.begin_release(claim, now)
+    debt = begin_release(ledger, claim, now)
     if debt is None:
         return claim.lost
     held = now - claim.granted_at
     try:
         there = (await store.close([debt.closing], claim.session.patience))[0]
     except (StoreUnavailable, OutcomeUnknown):
-        ledger.press(claim)
+        press(ledger, claim)
         ledger.emit(Released(claim.name, claim.number, held, confirmed=False))
         ledger.flush()
         return None
     except BaseException:
-        ledger.press(claim)
+        press(ledger, claim)
         raise
     ledger.debts.pop(claim, None)
     # A caller that was held up between its debt and its request may come after the keeper, which paid the debt for it:
@@ -407,5 +378,5 @@ async def _why(ledger: Ledger, store: QueueStore, claim: Claim) -> LossReason:
             reason = LossReason.SESSION_ENDED
         elif not beat.over and session.facts is not None and beat.facts.stolen != session.facts.stolen:
             reason = LossReason.STOLEN
-    ledger.missed(claim, reason)
+    missed(ledger, claim, reason)
     return reason

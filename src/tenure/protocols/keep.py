@@ -57,7 +57,7 @@ class Renewal:
         patience = min(session.patience, max(0.001, session.deadline - self.sent))
         with self._ledger.mutex:
             # Callers come and go meanwhile, and a dictionary that changes under a loop would end this thread.
-            waiting = any(c.phase is WAITING for c in self._ledger.waiting)
+            waiting = any(c.phase is WAITING for c in self._ledger.waiters.waiting)
         return session.card.id, session.ttl, waiting, patience
 
     def end(self, outcome: Beat | Failure) -> None:
@@ -156,7 +156,7 @@ def _expire(ledger: Ledger) -> None:
         for claim in list(ledger.pending):
             if _forsaken(claim, now):
                 ledger.owe(claim, clean=True, now=now)  # never handed out: see Ledger.abandon
-                ledger.wake(claim)
+                ledger.waiters.wake(claim)
     ledger.flush()
 
 

@@ -12,15 +12,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tenure.errors import UsageError
-from tenure.model import Instant, LeaseState, LossReason, Mode, Seconds, maker
+from tenure.model import Instant, LossReason, Mode, Seconds, maker
 from tenure.observe.events import Abandoned, Event, Lost
 from tenure.ports import Closing, Entry
 from tenure.protocols.records import CLOSED, ENTERING, GRANTED, HELD, WAITING, Claim, Debt, Session
+from tenure.protocols.waiters import Waiters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
-    from tenure.ports import Beat, Inbox, Mailbox, Message, Runtime, SessionCard, SessionFacts, Signal
+    from tenure.ports import Beat, Inbox, Mailbox, Message, Runtime, SessionCard, SessionFacts
 
 DRIFT: Final = 0.99
 """The part of a granted ttl that is counted on: 1 % for two clocks that run at different rates (A1)."""
@@ -44,13 +45,13 @@ class Ledger:
         self,
         runtime: Runtime,
         inbox: Inbox[object],
+        mailbox: Mailbox,
         card: Callable[[str], SessionCard],
         observe: Callable[[Event], None],
         skew: Seconds = 0.0,
     ) -> None:
         self.runtime = runtime
         self.inbox = inbox
-        self.mailbox: Mailbox | None = None
         self.mutex = runtime.mutex()
         self.skew = skew
         self.watched = False
@@ -67,28 +68,30 @@ class Ledger:
         """Claims that are not leases yet."""
         self.bounded: dict[Claim, None] = {}
         """Leases with a max_hold."""
-        self.waiting: dict[Claim, None] = {}
-        self.reader: Claim | None = None
+        self.next_due = Instant(float("inf"))
+        """When it looks next; it is woken if a new lease needs it earlier."""
+        self.waiters = Waiters(runtime, mailbox, self.later)
         self._card = card
         self._observe = observe
-        self._after: list[Callable[[], None]] = []
+        self.left: list[Callable[[], None]] = []
+        """What decisions left to do after the mutex is let go."""
 
     # -- after a decision -------------------------------------------------------------------------------------------
 
     def later(self, action: Callable[[], None]) -> None:
         """Do this after the mutex is let go."""
-        self._after.append(action)
+        self.left.append(action)
 
     def emit(self, event: Event) -> None:
         """Hand out an event after the mutex is let go."""
         observe = self._observe
-        self._after.append(lambda: observe(event))
+        self.left.append(lambda: observe(event))
 
     def flush(self) -> None:
         """Do what decisions left to do. Called without the mutex."""
-        while self._after:
+        while self.left:
             try:
-                action = self._after.pop(0)
+                action = self.left.pop(0)
             except IndexError:  # another thread took it
                 return
             action()
@@ -106,7 +109,7 @@ class Ledger:
             claim = Claim(session, session.last_claim, name, mode, now)
             session.claims[claim.id] = claim
             self.pending[claim] = None
-        if self._after:
+        if self.left:
             self.flush()
         return claim
 
@@ -180,7 +183,7 @@ class Ledger:
         if deadline <= now:
             self.finish(session, LossReason.DEADLINE, now)
         while session.unfresh:
-            self.wake(session.unfresh.pop())
+            self.waiters.wake(session.unfresh.pop())
 
     def refused(self, claim: Claim) -> None:
         """The engine refused an enqueue: its session is over, or it was stolen meanwhile; the keeper finds out which.
@@ -218,8 +221,8 @@ class Ledger:
             claim.number, claim.floor = number, floor
             claim.phase = GRANTED
             claim.granted_at = self.runtime.now()
-            if claim.signal is not None or self.reader is claim:
-                self.wake(claim)
+            if claim.signal is not None or self.waiters.reader is claim:
+                self.waiters.wake(claim)
 
     def deliver(self, messages: Iterable[Message]) -> None:
         """Hand messages to the claims that they are bound to (B4)."""
@@ -227,9 +230,7 @@ class Ledger:
             for message in messages:
                 if not message.claim:
                     # A session in front ended, or nobody knows what came: whoever waits looks again.
-                    for waiter in self.waiting:
-                        waiter.hinted = True
-                        self.wake(waiter)
+                    self.waiters.hint_all()
                     continue
                 # Unbound, a message read after the session was replaced makes two holders (B4).
                 claim = self._find(message.session, message.claim)
@@ -241,8 +242,8 @@ class Ledger:
                     self.grant(claim, message.number, message.floor)
                 else:
                     claim.hinted = True
-                    self.wake(claim)
-        if self._after:
+                    self.waiters.wake(claim)
+        if self.left:
             self.flush()
 
     def _find(self, session_id: str, claim_id: int) -> Claim | None:
@@ -251,79 +252,7 @@ class Ledger:
                 return session.claims.get(claim_id)
         return None
 
-    def wake(self, claim: Claim) -> None:
-        """Wake whoever waits for a claim, also if it is reading the mailbox. Called under the mutex."""
-        if claim.signal is not None:
-            self.later(claim.signal.set)
-        if self.reader is claim and self.mailbox is not None:
-            self.later(self.mailbox.poke)
-
-    def take_up(self, claim: Claim, max_hold: Seconds | None) -> bool:
-        """Make a grant a lease, unless its session ended meanwhile."""
-        now = self.runtime.now()
-        with self.mutex:
-            if now >= claim.session.deadline:
-                self._check_session(claim.session, now)
-            taken = claim.phase is GRANTED and claim.session.over is None
-            if max_hold is not None and now >= claim.granted_at + max_hold:
-                taken = False  # its time ran while its caller did not
-            if taken:
-                claim.phase = HELD
-                self.pending.pop(claim, None)
-                if max_hold is not None:
-                    self.bounded[claim] = None
-                    claim.hold_until = Instant(claim.granted_at + max_hold)
-                # Not its deadline alone: a keeper that looked while the session was being opened may sleep past the
-                # heartbeat.
-                if min(claim.deadline, claim.session.next_beat) < self.next_due:
-                    self.inbox.put(None)
-        if self._after:
-            self.flush()
-        return taken
-
-    def _check_session(self, session: Session, now: Instant) -> None:
-        if session.over is None and session.opened and now >= session.deadline:
-            self.finish(session, LossReason.DEADLINE, now)
-
-    next_due = Instant(float("inf"))
-    """When the keeper looks next; it is woken if a new lease needs it earlier."""
-
-    def state(self, claim: Claim) -> LeaseState:
-        """What a lease is worth now. Whoever sees a passed deadline latches it."""
-        if claim.lost is not None:
-            return LeaseState.LOST
-        if claim.phase is CLOSED:
-            return LeaseState.RELEASED
-        now = self.runtime.now()
-        if now >= claim.deadline:
-            self.observe(claim, now)
-            return LeaseState.LOST if claim.lost is not None else LeaseState.RELEASED
-        return LeaseState.SUSPECT if claim.session.failing else LeaseState.HELD
-
-    def observe(self, claim: Claim, now: Instant) -> None:
-        """Latch what the clock says of a lease."""
-        with self.mutex:
-            self._end_overdue(claim, now)
-        self.flush()
-
-    def _end_overdue(self, claim: Claim, now: Instant) -> None:
-        for one in (claim, *claim.group):
-            self._check_session(one.session, now)
-            if one.lost is None and one.hold_until is not None and now >= one.hold_until:
-                self.lose(one, LossReason.MAX_HOLD, now)
-
-    def join(self, claims: Sequence[Claim]) -> bool:
-        """Tie leases together: from now on they are lost together (B11). False if one of them is lost already."""
-        now = self.runtime.now()
-        with self.mutex:
-            for claim in claims:
-                self._end_overdue(claim, now)
-            joined = all(claim.phase is HELD for claim in claims)
-            if joined:
-                for claim in claims:
-                    claim.group = tuple(other for other in claims if other is not claim)
-        self.flush()
-        return joined
+    # -- what ends, and what is owed ---------------------------------------------------------------------------------
 
     def lose(self, claim: Claim, reason: LossReason, now: Instant) -> None:
         """A claim ended before its time. Called under the mutex."""
@@ -335,7 +264,7 @@ class Ledger:
         for other in group:
             other.lost = other.lost or LossReason.TOGETHER
         claim.lost = reason
-        self.wake(claim)
+        self.waiters.wake(claim)
         for action in claim.on_lost:
             self.later(action)
         if was_held:
@@ -347,9 +276,11 @@ class Ledger:
 
     def abandon(self, claim: Claim) -> None:
         """Give back what may or may not have been granted. Never waits: the keeper does it (B2)."""
-        # Ctrl-C may have come where its wait began or ended.
-        self.stop_reading(claim)
         with self.mutex:
+            # Ctrl-C may have come where its wait began or ended.
+            heir = self.waiters.stop(claim)
+            if heir is not None:
+                self.later(heir.set)
             if claim.phase is not CLOSED:
                 now = self.runtime.now()
                 self.emit(Abandoned(claim.name, claim.number))
@@ -366,83 +297,6 @@ class Ledger:
             self.debts[claim] = Debt(claim, self.bill(claim, clean=clean), now)
             self.inbox.put(None)
         self.settle(claim)
-
-    def begin_release(self, claim: Claim, now: Instant) -> Debt | None:
-        """Close a held claim on this side and note the debt, before the request is sent: Ctrl-C may come anywhere.
-
-        Returns:
-            The debt, whose closing is to be sent; None if there is nothing to send: it was lost or released before.
-        """
-        with self.mutex:
-            if now >= claim.deadline:
-                self._end_overdue(claim, now)
-            debt = None
-            if claim.lost is None and claim.phase is HELD:
-                debt = Debt(claim, self.bill(claim, clean=True, held=True), now)
-                debt.not_before = Instant(now + claim.session.patience)
-                self.debts[claim] = debt
-                self.settle(claim)
-        if self._after:
-            self.flush()
-        return debt
-
-    def release_later(self, claim: Claim) -> None:
-        """Release without waiting: the keeper does it."""
-        if self.begin_release(claim, self.runtime.now()) is not None:
-            self.press(claim)
-
-    def press(self, claim: Claim) -> None:
-        """A release got no answer: from now on it is the keeper's."""
-        debt = self.debts.get(claim)
-        if debt is not None:
-            debt.not_before = debt.since
-        self.inbox.put(None)
-
-    def missed(self, claim: Claim, reason: LossReason) -> None:
-        """The engine no longer had a claim that was thought to be held."""
-        with self.mutex:
-            claim.lost = reason
-            self.emit(Lost(claim.name, claim.number, self.runtime.now() - claim.granted_at, reason))
-            for action in claim.on_lost:
-                self.later(action)
-        self.flush()
-
-    def start_waiting(self, claim: Claim) -> Signal | None:
-        """Note a waiter, unless there is news for itself. It reads the mailbox (`reader`), unless another waiter does.
-
-        Returns:
-            What to wait for if another one reads. A reader needs none: it is woken through the mailbox.
-        """
-        with self.mutex:
-            # Looked at under the mutex in which it becomes a waiter, so that nothing that came in between is missed.
-            if claim.phase is not WAITING or claim.hinted:
-                return None
-            self.waiting[claim] = None
-            if self.reader is None and self.mailbox is not None:
-                self.reader = claim
-                return None
-            if claim.signal is None:
-                claim.signal = self.runtime.signal()
-            return claim.signal
-
-    def read_on(self, claim: Claim) -> None:
-        """Let a waiter read the mailbox again, unless there is news for itself or another waiter reads."""
-        with self.mutex:
-            if claim.phase is WAITING and not claim.hinted and self.reader is None:
-                self.reader = claim
-
-    def stop_reading(self, claim: Claim) -> None:
-        """A waiter is awake: it reads no longer, and if others wait, the next of them does."""
-        with self.mutex:
-            self.waiting.pop(claim, None)
-            if self.reader is claim:
-                self.reader = None
-            if self.reader is None:
-                heir = next(iter(self.waiting), None)
-                if heir is not None and heir.signal is not None:
-                    self.later(heir.signal.set)
-        if self._after:
-            self.flush()
 
     def bill(self, claim: Claim, *, clean: bool, held: bool = False) -> Closing:
         """The request that closes a claim, with a tombstone where its enqueue may still arrive (B1)."""
@@ -474,9 +328,9 @@ class Ledger:
                 if claim.phase is not CLOSED:
                     claim.lost = claim.lost or LossReason.FORKED
                     claim.phase = CLOSED
-        self.sessions, self._after, self.reader = [], [], None
+        self.sessions, self.left = [], []
         self._current.clear()
         self.debts.clear()
         self.pending.clear()
         self.bounded.clear()
-        self.waiting.clear()
+        self.waiters.clear()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tenure.model import LossReason
 from tenure.protocols.claim import acquire, release
+from tenure.protocols.lease import join, release_later
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -65,13 +66,13 @@ async def acquire_all(
                 if claim is None:
                     return ask
                 claims.append(claim)
-            if ledger.join(claims):
+            if join(ledger, claims):
                 held, claims = claims, []
                 return held
         finally:
             # Whatever was granted before one was not; what was lost is closed by the keeper already.
             for claim in claims:
-                ledger.release_later(claim)
+                release_later(ledger, claim)
         # One of them was lost while a later one was waited for.
         if at_once or (until is not None and ledger.runtime.now() >= until):
             return asks[0]
@@ -94,5 +95,5 @@ async def release_all(ledger: Ledger, store: QueueStore, claims: Sequence[Claim]
                 reason = found or reason
     finally:
         for claim in left:
-            ledger.release_later(claim)
+            release_later(ledger, claim)
     return reason

@@ -25,6 +25,10 @@ EPSILON: Final = 1e-6
 SLACK: Final = 1.02
 """How much longer a ttl may be for two clocks that drift by 1 % together."""
 
+TAKE_UP: Final = 0.1
+"""Seconds, at most, from a known grant to its lease in calm: a look that is under way, or a renewal (A1), of which each
+takes a hundredth."""
+
 
 class Violation(NamedTuple):
     """A property that did not hold: the rule it belongs to, and from when to when to look."""
@@ -331,6 +335,15 @@ def hand_over_is_prompt(history: History) -> Iterator[Violation]:
             yield Violation("B4", told, told + learn, text)
 
 
+def who_is_served_is_woken(history: History) -> Iterator[Violation]:
+    """In calm, whoever waits takes up its grant as soon as its client knows of it, from whatever source (B4)."""
+    start, end = history.calm
+    for held in history.held:
+        if start <= held.learnt <= end and held.began > held.learnt + TAKE_UP:
+            text = f"{_say(held)} took up its grant {held.began - held.learnt:.3f} s after its client knew of it"
+            yield Violation("B4", held.learnt, held.began, text)
+
+
 def _shown(place: Place) -> str:
     return f"{place.name} {place.number % 10**8} ({place.session}/{place.claim})"
 
@@ -356,4 +369,5 @@ CHECKERS: Final[tuple[Callable[[History], Iterator[Violation]], ...]] = (
     steals_take_one,
     nothing_left,
     hand_over_is_prompt,
+    who_is_served_is_woken,
 )

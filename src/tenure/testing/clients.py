@@ -15,6 +15,7 @@ from tenure.observe.events import Lost
 from tenure.ports import SessionCard
 from tenure.protocols.claim import Ask, acquire, release
 from tenure.protocols.keep import Stop, keep
+from tenure.protocols.lease import worth
 from tenure.protocols.ledger import Ledger
 from tenure.protocols.records import NEVER, Claim, Phase
 from tenure.protocols.several import acquire_all, in_order, release_all
@@ -56,9 +57,8 @@ class SimClient:
         self.process.after = self.observe
         self.runtime = SimRuntime(self.process)
         self.inbox: SimInbox[object] = SimInbox(self.process)
-        self.ledger = Ledger(self.runtime, self.inbox, self._card, self._on_event)
         self.mailbox = SimMailbox(self.process, network, self.runtime.signal())
-        self.ledger.mailbox = self.mailbox
+        self.ledger = Ledger(self.runtime, self.inbox, self.mailbox, self._card, self._on_event)
         if plan.parts > 1:
             self.ledger.part = lambda name: f".{sum(name.encode()) % plan.parts}"
         self.ledger.watched = True
@@ -223,7 +223,7 @@ class SimClient:
         slices = rng.randint(1, 3)
         for _ in range(slices):
             await self.runtime.sleep(length / slices)
-            if self.ledger.state(claim) in (LeaseState.LOST, LeaseState.RELEASED) or self.is_stopping:
+            if worth(self.ledger, claim) in (LeaseState.LOST, LeaseState.RELEASED) or self.is_stopping:
                 return
 
     async def _anchors(self) -> None:
@@ -237,7 +237,7 @@ class SimClient:
                 continue
             except UsageError:
                 return
-            while claim is not None and self.ledger.state(claim) in (LeaseState.HELD, LeaseState.SUSPECT):
+            while claim is not None and worth(self.ledger, claim) in (LeaseState.HELD, LeaseState.SUSPECT):
                 await self.runtime.sleep(self.plan.ttl / 5)
 
     def _adopt_anchor(self, claim: Claim) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from tenure.engines.queue import At, Steps
+from tenure.engines.queue import At, Steps, ends_us
 from tenure.engines.stepping import StepStore
 from tenure.errors import OutcomeUnknown, SetupError, StoreUnavailable
 from tenure.testing.history import Entered, Theft
@@ -297,11 +297,8 @@ class SimStore(StepStore):
 
         def step(steps: Steps, at: At) -> bool:
             tables = network.server.tables
-            before = {
-                row.number
-                for row in tables.queue(name)
-                if (row.freed_us or row.until_us + (row.delay_us if row.floor else 0)) > at.now_us
-            }
+            # The dead are passed over in the same step, and nobody is robbed by that.
+            before = {row.number for row in tables.queue(name) if ends_us(row) > at.now_us}
             taken = steps.steal(at, name, number)
             gone = before - {row.number for row in tables.queue(name)}
             if taken or gone:
