@@ -456,14 +456,15 @@ def test_what_cannot_be_copied_is_refused() -> None:
 # -- without redis-py -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("url", ["redis://localhost", "redis+cluster://localhost"])
+@pytest.mark.parametrize("url", ["'redis://localhost'", "'redis+cluster://localhost'", "valkey.Valkey()"])
 def test_without_redis_py_the_error_names_what_to_install(url: str) -> None:
     program = f"""
 import sys
 sys.modules["redis"] = None
+import valkey
 from tenure import Client, UsageError
 try:
-    Client({url!r})
+    Client({url})
 except UsageError as error:
     print(error)
 """
