@@ -205,12 +205,14 @@ class RedisStore:
         wanted = self._script(name) if life.format == FORMAT else script_beside(name)
         words = wanted.by_hash
         tail, replies = (ASK, 1 + QUESTIONS) if and_life else (b"", 1)
-        if self._acknowledge and name in _ACKNOWLEDGED:
-            tail = self.ask_replicas(timeout) + tail
+        acknowledged = self._acknowledge and name in _ACKNOWLEDGED
+        if acknowledged:
             replies += 1
         for _ in range(1 + ADOPT_MOST):
             store_id = life.id
             payload = call((*words, 1, self._genesis, life.format, store_id), arguments)
+            if acknowledged:
+                payload += self.ask_replicas(left)  # a script that was not known has cost the time of one already
             answers = await self._wire.exchange(payload + tail, replies, left)
             reply: list[bytes] | ResponseError = answers[0]
             if isinstance(reply, ResponseError):
@@ -221,7 +223,7 @@ class RedisStore:
             elif reply[0] != b"genesis":
                 if and_life:
                     life.note(answers[-QUESTIONS:])
-                if tail and self._acknowledge:
+                if acknowledged:
                     self._check_acknowledged(reply, answers[1])
                 return reply
             else:
