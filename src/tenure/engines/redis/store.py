@@ -293,8 +293,12 @@ class RedisStore:
         if self._life.told not in ("", _text(plain)):
             raise IncompatibleStore(
                 f"the plain keys of namespace {self._prefix[:-1]!r} are {_text(plain) or 'none'!r}, and this client "
-                f"was told {self._life.told!r}: the two would not keep the same locks out. Use the same option "
-                "plain_key on all hosts, or another namespace",
+                f"was told {self._life.told!r}: the two would not keep the same locks out. "
+                + (
+                    "Use the same option plain_key on all hosts, or another namespace"
+                    if plain
+                    else "Leave the option plain_key out if nobody takes such keys any more; else use another namespace"
+                ),
                 in_force=int(found),
                 spoken=self._spoken,
             )
