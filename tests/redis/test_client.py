@@ -57,9 +57,40 @@ def test_an_async_client_takes_one_too(server: RedisServer) -> None:
     assert asyncio.run(scenario()) > 0
 
 
-def test_what_is_no_client_is_refused() -> None:
-    with pytest.raises(UsageError, match="a string or a Redis client is needed, not int"):
-        Client(17)  # type: ignore[arg-type]
+@pytest.mark.parametrize("kind", [Client, Looped])
+def test_one_that_is_closed_before_or_meanwhile_is_no_matter(server: RedisServer, kind: Any) -> None:
+    with redis.Redis(port=server.port, password=WORD) as theirs, kind(theirs, ttl=TTL) as client:
+        theirs.ping()
+        lease = client.lock("n").acquire()
+        since = native.now()
+        theirs.close()
+        theirs.connection_pool.disconnect()
+        until(lambda: native.now() > since + 1.5 * TTL, "the first deadline is over")
+        assert lease.held
+        lease.release()
+    with kind(theirs) as client:
+        client.lock("n").acquire().release()
+
+
+class Odd:
+    """A pool, or something else of that name."""
+
+    connection_pool = object()
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        (17, "a string or a Redis client is needed, not int"),
+        (redis.Redis, "a string or a Redis client is needed"),
+        (redis.ConnectionPool(), "a string or a Redis client is needed, not ConnectionPool"),
+        (Odd(), "its settings are not as redis-py or valkey-py have them"),
+        (redis.Redis(port="http"), "its settings are not as redis-py or valkey-py have them"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_client_is_refused(what: Any, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        Client(what)
 
 
 # -- its options ------------------------------------------------------------------------------------------------------

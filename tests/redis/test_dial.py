@@ -207,11 +207,35 @@ def test_a_needless_password_is_told(plain: RedisServer) -> None:
     assert WORD not in told(caught.value)
 
 
-def test_a_server_that_repeats_the_password_is_not_quoted() -> None:
-    with RedisServer(extra=['rename-command AUTH ""']) as started:
-        with pytest.raises(UnsafeSetup, match=r"\*\*\*") as caught:
-            dialer(parse(started.url_as("", "hunter2"))).dial(PATIENCE)
-        assert WORD not in told(caught.value)
+TOKEN = "long-lived" * 40
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize(
+    "login",
+    [
+        {"password": WORD},
+        {"password": WORD.encode()},
+        {"username": "u", "password": TOKEN},
+        {"credential_provider": redis.UsernamePasswordCredentialProvider("u", WORD)},
+    ],
+)
+def test_a_server_that_repeats_the_password_is_not_quoted(login: dict[str, Any], protocol: int) -> None:
+    """It repeats the first 128 characters of what a command was given that it does not know."""
+    with RedisServer(extra=['rename-command AUTH ""', 'rename-command HELLO ""']) as started:
+        theirs = redis.Redis(port=started.port, protocol=protocol, **login)
+        with pytest.raises(UnsafeSetup, match="unknown command") as caught:
+            from_client(theirs).dial(PATIENCE)
+    assert WORD not in told(caught.value)
+    assert TOKEN[:10] not in told(caught.value)
+
+
+def test_a_server_that_repeats_the_password_in_its_own_words_is_not_quoted() -> None:
+    with answering(f"-ERR what is {WORD}?\r\n".encode()) as port:
+        theirs = redis.Redis(host=HOST, port=port, password=cast("Any", WORD.encode()))
+        with pytest.raises(UnsafeSetup, match=r"what is \*\*\*\?") as caught:
+            from_client(theirs).dial(PATIENCE)
+    assert WORD not in told(caught.value)
 
 
 def told(error: BaseException | None) -> str:

@@ -41,10 +41,15 @@ def connect_like(client: object, namespace: str, options: Mapping[str, str]) -> 
     _need_redis_py()  # a client of valkey-py brings none along
     from tenure.engines.redis.clients import cluster_of, from_client
 
-    nodes = cluster_of(client)
-    if nodes is not None:
-        return _of_cluster(*nodes, namespace, choices(options, CLUSTER))
-    return _of_server(from_client(client), namespace, choices(options, TCP))
+    try:
+        nodes = cluster_of(client)
+        if nodes is not None:
+            return _of_cluster(*nodes, namespace, choices(options, CLUSTER))
+        return _of_server(from_client(client), namespace, choices(options, TCP))
+    except UsageError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as odd:
+        raise UsageError("client: its settings are not as redis-py or valkey-py have them; give a URL") from odd
 
 
 def _need_redis_py() -> None:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 HASH: Final = "crc32"
 """How names are spread over partitions: zlib's CRC-32 of the name's UTF-8, modulo their number. Part of the format."""
 
+RECORD: Final = 7
+"""Words of a genesis record, as its script says them."""
+
 ADOPT_MOST: Final = 3
 """How often one step adopts a genesis record that has changed under it."""
 
@@ -261,10 +264,10 @@ class RedisStore:
             wanted = self._acknowledge
             raise OutcomeUnknown(f"it was done, and {answer} of the {wanted} replicas wanted have acknowledged it")
 
-    def _refusal(self, error: ResponseError) -> Exception:
+    def _refusal(self, error: ResponseError, *, repeatable: bool = False) -> Exception:
         if str(error).startswith(_ELSEWHERE):
             self._wire.forget()
-        return explain(error)
+        return explain(error, repeatable=repeatable)
 
     async def _adopt(self, timeout: Seconds, count: int = 1) -> None:
         """Read the genesis record, making it if there is none, and go by it from now on.
@@ -281,7 +284,9 @@ class RedisStore:
         payload = command((*words, wanted, native.new_id(), count, HASH, template))
         reply = (await self._wire.exchange(payload, 1, max(0.001, timeout)))[0]
         if isinstance(reply, ResponseError):
-            raise self._refusal(reply) from reply
+            raise self._refusal(reply, repeatable=True) from reply
+        if not isinstance(reply, list) or len(reply) != RECORD:
+            raise IncompatibleStore("this is no Redis server: it does not run scripts, though it says so")
         found, store_id, last, partitions, clock, spread, plain = reply
         if not found.isdigit() or int(found) not in self._spoken:
             raise IncompatibleStore(
