@@ -14,6 +14,7 @@ import redis.asyncio
 import redis.sentinel
 from redis import exceptions
 
+from tenure import Client
 from tenure.engines.address import Address
 from tenure.engines.redis import dial as dialing
 from tenure.engines.redis.clients import from_client
@@ -354,6 +355,12 @@ def test_sentinels_that_are_dead_or_silent_leave_time_for_the_others(watched: Se
         with dialled(found, 30.0):
             pass
         assert time.monotonic() - start < Bound(5.0), "the sentinel that knew was not asked first"
+
+
+def test_a_sentinel_that_is_taken_for_a_server_is_told(watched: Sentinels) -> None:
+    host, port = watched.addresses[0]
+    with pytest.raises(UnsafeSetup, match="if it is a sentinel, use redis"), Client(f"redis://{host}:{port}"):
+        pass
 
 
 def test_an_unknown_service_is_told(watched: Sentinels) -> None:

@@ -38,6 +38,8 @@ _FORBIDDEN: Final = re.compile(
     "The user executing the script can't|ACL failure in script|Unknown (Redis )?command called from script"
 )
 _LACKING: Final = "this user lacks a right that locks need, or the server a command; `tenure doctor` says which"
+_SCRIPTLESS: Final = re.compile("ERR unknown command ['`]EVAL")
+_NO_SCRIPTS: Final = "this server runs no scripts; if it is a sentinel, use redis+sentinel://"
 
 
 def without_arguments(text: str) -> str:
@@ -75,7 +77,7 @@ def explain(error: BaseException, *, sent: bool = True, at: str = "", repeatable
     """
     code, text = _reply(error)
     is_forbidden = _FORBIDDEN.search(text) is not None
-    hint = _LACKING if is_forbidden else _HINTS.get(code, "")
+    hint = _LACKING if is_forbidden else _NO_SCRIPTS if _SCRIPTLESS.match(text) else _HINTS.get(code, "")
     message = ": ".join(part for part in (at, hint, text) if part)
     in_script = "@user_script" in text or "Error running script" in text
     if (code in _LATER and (not in_script or code in _AT_THE_FIRST_WRITE)) or any(
