@@ -11,6 +11,7 @@ import redis as redis_py
 
 from tenure import AcquireTimeout, Client, IncompatibleStore, LeaseLost, LossReason, UsageError
 from tenure.engines.redis import scripts
+from tenure.engines.redis.life import Life
 from tenure.engines.redis.store import RedisStore
 from tenure.observe.events import Lost, Renewed
 from tenure.runtimes import native
@@ -330,6 +331,42 @@ def test_plain_keys_can_be_turned_off_under_clients_that_are_at_work(
         assert not plain.exists(KEY)
         with kind(server.url) as newcomer:
             assert newcomer._core.authority == witness._core.authority, "a fence goes on taking its tokens"
+
+
+def overlaps_after_a_lost_key(server: RedisServer, plain: redis_py.Redis) -> bool:
+    """Somebody deletes the key, another client sees it, and plain keys are turned off before the holder is told."""
+    with Client(server.url + OPTION):
+        pass
+    told = Told()
+    with Client(server.url, ttl=3 * TTL, on_event=told) as client, Client(server.url, ttl=LONG) as other:
+        lease = client.lock("n").acquire()
+        told.wait(Renewed)
+        plain.delete(KEY)
+        assert other.lock("n").try_acquire() is None
+        assert lease.held
+        turn_off(server)
+        successor = other.lock("n", wait=PATIENCE).acquire()
+        overlap = lease.held
+        assert overlap or lease.lost is LossReason.STORE_LOST
+        successor.release()
+        return overlap
+
+
+def test_who_has_lost_the_key_is_told_also_if_they_are_turned_off_meanwhile(
+    server: RedisServer, plain: redis_py.Redis
+) -> None:
+    assert not overlaps_after_a_lost_key(server, plain)
+
+
+def test_positive_control_a_change_of_the_record_that_is_no_other_life(
+    server: RedisServer, plain: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def adopt(self: Life, store_id: str, spoken: int, template: str) -> None:
+        self.id, self.format, self.template = store_id, spoken, template
+        self._name()
+
+    monkeypatch.setattr(Life, "adopt", adopt)
+    assert overlaps_after_a_lost_key(server, plain)
 
 
 @pytest.mark.parametrize("kind", [Client, Looped])
