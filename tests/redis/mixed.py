@@ -1,7 +1,8 @@
 """Random steps of clients on a store with plain keys, of holders of plain keys, and of a vandal who deletes them.
 
 Nobody restates the Lua here: what is checked after each step is who believes to hold, as each side is entitled to, and
-what the server has. The server's clock is moved meanwhile, so that sessions and keys end in the middle.
+what the server has. The server's clock is moved meanwhile, so that sessions and keys end in the middle; and the plain
+keys may be turned off.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tenure.model import EXCLUSIVE, SHARED, Kind, Mode
 from tenure.ports import ClaimRef, Closing, Entry, Message, Place, SessionCard, Standing
 from tenure.runtimes import native
 from tenure.runtimes.blocking import run
+from tests.redis.rig import TURN_OFF
 
 if TYPE_CHECKING:
     from tests.redis.rig import SocketWire
@@ -86,7 +88,13 @@ class Waiting:
 
 
 class Mixed:
-    """One step after the other; what must hold is checked after each."""
+    """One step after the other; what must hold is checked after each.
+
+    Attributes:
+        is_off: the plain keys are turned off.
+    """
+
+    is_off = False
 
     def __init__(self, server: RedisServer, wire: SocketWire, raw: Connection, seed: int) -> None:
         self.random = random.Random(seed)  # noqa: S311 - which steps to take
@@ -131,11 +139,19 @@ class Mixed:
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
-    def live(self) -> None:
-        for _ in range(STEPS):
+    def live(self, steps: int = STEPS, off_after: int = STEPS) -> None:
+        """Take so many steps.
+
+        Args:
+            steps: how many.
+            off_after: how many of them with plain keys.
+        """
+        for step in range(steps):
+            if step == off_after:
+                self.turn_off()
             kinds = (self.enter, self.look, self.close, self.heartbeat, self.take, self.let_go, self.vandal)
             rare = (self.end, self.steal, self.jump, self.repeat)
-            weights = (25, 15, 15, 10, 10, 6, 2, 2, 2, 5, 3)
+            weights = (25, 15, 15, 10, *((0, 0, 0) if self.is_off else (10, 6, 2)), 2, 2, 5, 3)
             self.random.choices(kinds + rare, weights)[0]()
             self.read_mail()
             self.check()
@@ -277,7 +293,7 @@ class Mixed:
         if belief is None:
             return
         if clean or not belief.delay:
-            self.holds(there != belief.is_disturbed, "whoever lets go is told whether it was still his")
+            self.holds(self.is_off or there != belief.is_disturbed, "whoever lets go is told whether it was still his")
             del self.beliefs[key]
         elif belief.is_disturbed:
             del self.beliefs[key]
@@ -310,8 +326,12 @@ class Mixed:
             refs = [belief.ref for belief in mine] + [waiting.ref for waiting in waits]
             stand = dict(zip(refs, run(caller.store.standing(refs, 5.0)), strict=True))
             for belief in mine:
-                self.holds(stand[belief.ref] != belief.is_disturbed, "who has lost the key is told, and nobody else")
-                if belief.is_disturbed:
+                stands = stand[belief.ref]
+                # What nobody had seen before the keys were turned off is no loss.
+                right = stands != belief.is_disturbed or (self.is_off and stands)
+                self.holds(right, "who has lost the key is told, and nobody else")
+                belief.is_disturbed = False
+                if not stands:
                     self.lose(caller, belief)
             for waiting in waits:
                 self.holds(stand[waiting.ref], "whoever waits has lost nothing")
@@ -388,6 +408,14 @@ class Mixed:
                 belief.is_disturbed = True
             self.notice(name, False)
 
+    def turn_off(self) -> None:
+        """As an operator does it, once no client is told the template any more."""
+        self.say("turned off")
+        for caller in self.callers.values():
+            caller.store._life.told = ""
+        assert self.ask("EVAL", TURN_OFF, "1", f"{self.tag}genesis") == 1
+        self.is_off = True
+
     # -- what must hold ---------------------------------------------------------------------------------------------
 
     def of_name(self, name: str) -> list[Belief]:
@@ -430,10 +458,13 @@ class Mixed:
                 del self.beliefs[key]
         for name in self.names:
             beliefs = self.of_name(name)
+            self.check_together([belief.mode for belief in beliefs if not belief.freed and self.of(belief.ref.session)])
+            if self.is_off:
+                self.check_untold(name, now)
+                continue
             self.check_key(name, [belief for belief in beliefs if not belief.is_disturbed], now)
             if any(belief.is_noticed for belief in beliefs):
                 self.holds(self.value(name) != "", "a key that was lost is free, and a holder does not know yet")
-            self.check_together([belief.mode for belief in beliefs if not belief.freed and self.of(belief.ref.session)])
             self.check_first(name, now)
 
     def check_key(self, name: str, beliefs: list[Belief], now: float) -> None:
@@ -473,6 +504,18 @@ class Mixed:
                 if not self.value(name) and not self.ask("EXISTS", f"{self.tag}b:{name.removeprefix(self.prefix)}"):
                     place = self.look_at(caller, waits)
                     self.holds(place.standing is Standing.HOLDS, "free, and not granted")
+
+    def check_untold(self, name: str, now: float) -> None:
+        """Who was barred by a plain key is no more, and looks soon."""
+        waiting = {waits.ref.number: waits for waits in self.waiting.values()}
+        queue = run(self.callers[CLIENTS[0]].store.inspect(name, 5.0))
+        untold = [waiting[c.token] for c in queue.holders if c.token in waiting]
+        caller = self.of(untold[0].ref.session) if untold else None
+        if caller is not None:
+            self.holds(untold[0].is_hinted or untold[0].due <= now + POLL + 0.01, f"the first for {name!r} sleeps")
+            if self.random.random() < 0.5:
+                place = self.look_at(caller, untold[0])
+                self.holds(place.standing is Standing.HOLDS, "nobody bars it, and it is not granted")
 
     def leave(self) -> None:
         """All go, cleanly: nothing of ours is left."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,10 +14,9 @@ from tenure.engines.redis.life import Life
 from tenure.engines.redis.store import RedisStore
 from tenure.observe.events import Lost, Renewed
 from tenure.runtimes import native
-from tests.docs.blocks import ROOT
 from tests.faces.watched import LONG, Attempt, Looped, Told, waits
 from tests.redis.mixed_fleet import contend
-from tests.redis.rig import TTL, is_told, through
+from tests.redis.rig import TTL, TURN_OFF, is_told, through
 from tests.servers import redis
 from tests.servers.processes import PATIENCE, until
 from tests.timing import SLACK
@@ -289,9 +287,8 @@ def test_a_store_that_has_none_is_not_given_any(server: RedisServer) -> None:
 
 def turn_off(server: RedisServer) -> None:
     """What the documents say."""
-    (script,) = re.findall(r'EVAL "(.*)" 1', (ROOT / "docs/redis.md").read_text("utf-8"))
-    assert server.cli("EVAL", script, "1", "{tenure:0}:genesis") == 1
-    assert server.cli("EVAL", script, "1", "{tenure:0}:genesis") is None
+    assert server.cli("EVAL", TURN_OFF, "1", "{tenure:0}:genesis") == 1
+    assert server.cli("EVAL", TURN_OFF, "1", "{tenure:0}:genesis") is None
 
 
 @pytest.mark.parametrize("kind", [Client, Looped])
