@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote
 
@@ -22,6 +23,7 @@ NAME_BYTES: Final = 512
 NAMES_MOST: Final = 1000
 INFO_BYTES: Final = 1024
 URL_BYTES: Final = 65_536
+OPTION_BYTES: Final = 1024
 TTL_LEAST: Final = 0.1
 TTL_MOST: Final = 86_400.0
 SECONDS_MOST: Final = 10 * 365 * 86_400.0
@@ -65,6 +67,7 @@ class Settings(NamedTuple):
     require: frozenset[str]
     skew: Seconds
     client: str
+    options: Mapping[str, str]
 
 
 def settings(
@@ -76,6 +79,7 @@ def settings(
     require: Iterable[str],
     skew: Seconds,
     client: str | None,
+    options: Mapping[str, str | int] | None = None,
 ) -> Settings:
     """Settle the settings: the argument, then the URL's option, then the environment.
 
@@ -88,17 +92,17 @@ def settings(
         raise UsageError(
             "url: give Client(url) or set TENURE_URL; for locks of this user on this host alone, say so: 'sqlite://'"
         )
-    options: dict[str, str] = {}
+    said: dict[str, str] = {}
     if isinstance(url, str):
         # A line's end that came along from a file would name another path, and so another store than everybody's.
-        url, options = split_options(text("url", url, URL_BYTES))
+        url, said = split_options(text("url", url, URL_BYTES))
     elif not hasattr(url, "connection_pool") and not hasattr(url, "nodes_manager"):
         raise UsageError(f"url: a string or a Redis client is needed, not {type(url).__name__}")
-    if ttl is None and (given := options.get("ttl") or os.environ.get("TENURE_TTL")):
+    if ttl is None and (given := said.get("ttl") or os.environ.get("TENURE_TTL")):
         ttl = number("ttl", given)
-    namespace = checked_namespace(options.get("namespace") if namespace is None else namespace)
+    namespace = checked_namespace(said.get("namespace") if namespace is None else namespace)
     wanted = _names("require", require)
-    for source in (options.get("require"), os.environ.get("TENURE_REQUIRE")):
+    for source in (said.get("require"), os.environ.get("TENURE_REQUIRE")):
         wanted |= {word.strip() for word in (source or "").split(",") if word.strip()}
     if wanted - CAPABILITIES:
         unknown = quoted(sorted(map(str, wanted - CAPABILITIES)))
@@ -111,7 +115,23 @@ def settings(
         frozenset(wanted),
         seconds("skew", skew, 0.0, TTL_MOST),
         "" if client is None else text("client", client, 128),
+        {} if options is None else _options_beside(url, options),
     )
+
+
+def _options_beside(url: str | RedisClient, options: Any) -> dict[str, str]:
+    """The options of a client object, as they would stand in a URL; the engine refuses what it does not know."""
+    if not isinstance(options, Mapping):
+        raise UsageError(f"options: a mapping of names to values is needed, not {type(options).__name__}")
+    if options and isinstance(url, str):
+        raise UsageError("options: they are for a client object; a URL has its own, behind its ?")
+    return {text("options", name, OPTION_BYTES): _as_text(name, value) for name, value in options.items()}
+
+
+def _as_text(option: str, value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = quoted(value)  # one that cannot be shown is no number within bounds either
+    return text(f"options: {option}", value, OPTION_BYTES)
 
 
 def _names(argument: str, value: Any) -> set[str]:

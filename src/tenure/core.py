@@ -131,7 +131,7 @@ class Core:
     # What a client of another clock does otherwise.
 
     def _new_engine(self) -> Engine:
-        return engines.connect(self.settings.url, self.settings.namespace)
+        return engines.connect(self.settings.url, self.settings.namespace, self.settings.options)
 
     def _new_inbox(self) -> Inbox[object]:
         return native.NativeInbox()

@@ -11,7 +11,7 @@ from tenure import config
 from tenure.core import Core
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from tenure.config import RedisClient, Settings
     from tenure.model import Mode, Seconds
@@ -79,6 +79,7 @@ class BaseClient:
         skew: Seconds = 0.0,
         client: str | None = None,
         on_event: Callable[[Event], None] | None = None,
+        options: Mapping[str, str | int] | None = None,
     ) -> None:
         """Describe a client; nothing is connected and no thread started yet.
 
@@ -93,13 +94,21 @@ class BaseClient:
             skew: seconds taken off each deadline where replicas' clocks differ.
             client: this client's name for itself, shown to those who wait; up to 128 bytes.
             on_event: called with each event, in the thread that saw it; must be quick.
+            options: of a client object, what a URL would say behind its `?`, such as {"acknowledge": 1}.
 
         Raises:
             UsageError: an argument is wrong, or there is no URL.
             UnsafeSetup: the engine lacks what is required.
         """
         settings = config.settings(
-            url, ttl=ttl, namespace=namespace, max_hold=max_hold, require=require, skew=skew, client=client
+            url,
+            ttl=ttl,
+            namespace=namespace,
+            max_hold=max_hold,
+            require=require,
+            skew=skew,
+            client=client,
+            options=options,
         )
         self._core = self._new_core(settings, on_event)
 

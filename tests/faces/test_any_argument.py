@@ -50,7 +50,7 @@ CALLS: Final[dict[str, Callable[[Any, Any], object]]] = {
     "limit": lambda client, value: client.semaphore("n", value),
     "permits": lambda client, value: client.semaphore("n", 3, permits=value),
 }
-OPTIONS: Final = ("ttl", "namespace", "max_hold", "require", "skew", "client", "on_event")
+OPTIONS: Final = ("ttl", "namespace", "max_hold", "require", "skew", "client", "on_event", "options")
 
 
 def refusal(make: Callable[[], object]) -> str | None:

@@ -1,7 +1,8 @@
 """Random steps of clients on a store with plain keys, of holders of plain keys, and of a vandal who deletes them.
 
 Nobody restates the Lua here: what is checked after each step is who believes to hold, as each side is entitled to, and
-what the server has. The server's clock is moved meanwhile, so that sessions and keys end in the middle.
+what the server has. The server's clock is moved meanwhile, so that sessions and keys end in the middle; and the plain
+keys may be turned off.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from tenure.ports import Closing, Entry, SessionCard, Standing
 from tenure.runtimes.blocking import run
 from tests.redis.mixed_beliefs import CLIENTS, Belief
 from tests.redis.mixed_steps import POLL, TTL, Steps
+from tests.redis.rig import TURN_OFF
 
 JUMP: Final = 20.0
 SLACK: Final = 5.0
@@ -24,11 +26,19 @@ STEPS: Final = 60
 class Mixed(Steps):
     """One step after the other; what must hold is checked after each."""
 
-    def live(self) -> None:
-        for _ in range(STEPS):
+    def live(self, steps: int = STEPS, off_after: int = STEPS) -> None:
+        """Take so many steps.
+
+        Args:
+            steps: how many.
+            off_after: how many of them with plain keys.
+        """
+        for step in range(steps):
+            if step == off_after:
+                self.turn_off()
             kinds = (self.enter, self.look, self.close, self.heartbeat, self.take, self.let_go, self.vandal)
             rare = (self.end, self.steal, self.jump, self.repeat)
-            weights = (25, 15, 15, 10, 10, 6, 2, 2, 2, 5, 3)
+            weights = (25, 15, 15, 10, *((0, 0, 0) if self.is_off else (10, 6, 2)), 2, 2, 5, 3)
             self.random.choices(kinds + rare, weights)[0]()
             self.read_mail()
             self.check()
@@ -80,6 +90,14 @@ class Mixed(Steps):
                 belief.is_disturbed = True
             self.notice(name, False)
 
+    def turn_off(self) -> None:
+        """As an operator does it, once no client is told the template any more."""
+        self.say("turned off")
+        for caller in self.callers.values():
+            caller.store._life.told = ""
+        assert self.ask("EVAL", TURN_OFF, "1", f"{self.tag}genesis") == 1
+        self.is_off = True
+
     def jump(self) -> None:
         self.say("jump")
         self.ahead += JUMP
@@ -96,10 +114,13 @@ class Mixed(Steps):
                 del self.beliefs[key]
         for name in self.names:
             beliefs = self.of_name(name)
+            self.check_together([belief.mode for belief in beliefs if not belief.freed and self.of(belief.ref.session)])
+            if self.is_off:
+                self.check_untold(name, now)
+                continue
             self.check_key(name, [belief for belief in beliefs if not belief.is_disturbed], now)
             if any(belief.is_noticed for belief in beliefs):
                 self.holds(self.value(name) != "", "a key that was lost is free, and a holder does not know yet")
-            self.check_together([belief.mode for belief in beliefs if not belief.freed and self.of(belief.ref.session)])
             self.check_first(name, now)
 
     def check_key(self, name: str, beliefs: list[Belief], now: float) -> None:
@@ -139,3 +160,15 @@ class Mixed(Steps):
                 if not self.value(name) and not self.ask("EXISTS", f"{self.tag}b:{name.removeprefix(self.prefix)}"):
                     place = self.look_at(caller, waits)
                     self.holds(place.standing is Standing.HOLDS, "free, and not granted")
+
+    def check_untold(self, name: str, now: float) -> None:
+        """Who was barred by a plain key is no more, and looks soon."""
+        waiting = {waits.ref.number: waits for waits in self.waiting.values()}
+        queue = run(self.callers[CLIENTS[0]].store.inspect(name, 5.0))
+        untold = [waiting[c.token] for c in queue.holders if c.token in waiting]
+        caller = self.of(untold[0].ref.session) if untold else None
+        if caller is not None:
+            self.holds(untold[0].is_hinted or untold[0].due <= now + POLL + 0.01, f"the first for {name!r} sleeps")
+            if self.random.random() < 0.5:
+                place = self.look_at(caller, untold[0])
+                self.holds(place.standing is Standing.HOLDS, "nobody bars it, and it is not granted")

@@ -73,7 +73,13 @@ class Waiting:
 
 
 class Beliefs:
-    """What is believed, and the server as somebody sees it who is no client."""
+    """What is believed, and the server as somebody sees it who is no client.
+
+    Attributes:
+        is_off: the plain keys are turned off.
+    """
+
+    is_off = False
 
     def __init__(self, server: RedisServer, wire: SocketWire, raw: Connection, seed: int) -> None:
         self.random = random.Random(seed)  # noqa: S311 - which steps to take

@@ -123,7 +123,7 @@ class Steps(Beliefs):
         if belief is None:
             return
         if clean or not belief.delay:
-            self.holds(there != belief.is_disturbed, "whoever lets go is told whether it was still his")
+            self.holds(self.is_off or there != belief.is_disturbed, "whoever lets go is told whether it was still his")
             del self.beliefs[key]
         elif belief.is_disturbed:
             del self.beliefs[key]
@@ -176,8 +176,12 @@ class Steps(Beliefs):
             refs = [belief.ref for belief in mine] + [waiting.ref for waiting in waits]
             stand = dict(zip(refs, run(caller.store.standing(refs, 5.0)), strict=True))
             for belief in mine:
-                self.holds(stand[belief.ref] != belief.is_disturbed, "who has lost the key is told, and nobody else")
-                if belief.is_disturbed:
+                stands = stand[belief.ref]
+                # What nobody had seen before the keys were turned off is no loss.
+                right = stands != belief.is_disturbed or (self.is_off and stands)
+                self.holds(right, "who has lost the key is told, and nobody else")
+                belief.is_disturbed = False
+                if not stands:
                     self.lose(caller, belief)
             for waiting in waits:
                 self.holds(stand[waiting.ref], "whoever waits has lost nothing")

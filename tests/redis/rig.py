@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from tenure import Lease, LossReason
 from tenure.engines.redis.pipe import Pipe
 from tenure.model import LeaseState
 from tenure.observe.events import Lost, Renewed
+from tests.docs.blocks import ROOT
 from tests.servers.processes import until
 from tests.servers.resp import command
 from tests.timing import SLACK
@@ -58,6 +60,9 @@ def socket_wire(server: RedisServer) -> Iterator[SocketWire]:
 
 LONG = 60.0
 """A ttl that no test outlasts."""
+
+TURN_OFF = re.findall(r'EVAL "(.*)" 1', (ROOT / "docs/redis.md").read_text("utf-8"))[0]
+"""The script by which the documents turn plain keys off."""
 
 # -- clients, watched -------------------------------------------------------------------------------------------------
 

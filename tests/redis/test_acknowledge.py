@@ -145,6 +145,15 @@ def test_a_grant_is_handed_out_once_a_replica_has_it(pair: Pair, still: RedisSer
         attempt.outcome().release()
 
 
+@pytest.mark.parametrize("kind", [Client, Looped])
+def test_a_server_that_has_to_learn_the_script_first_answers_in_time_too(server: RedisServer, kind: Any) -> None:
+    """Else the connection were given up, and with it whatever else is under way on it."""
+    with kind(server.url + OPTION, ttl=LONG) as client:
+        server.cli("SCRIPT", "FLUSH")
+        with pytest.raises(OutcomeUnknown, match="0 of the 1 replicas"):
+            client.lock("n", wait=1).acquire()
+
+
 @pytest.mark.parametrize("pair", PROGRAMS, indirect=True)
 def test_with_plain_keys_too_what_is_not_acknowledged_is_not_handed_out(pair: Pair, still: RedisServer) -> None:
     with Client(f"{pair.url}&plain_key=lock:{{name}}", ttl=TTL) as client:

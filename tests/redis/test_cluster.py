@@ -12,7 +12,16 @@ import redis
 import redis.asyncio
 from redis.cluster import ClusterNode
 
-from tenure import AsyncClient, Client, Grade, IncompatibleStore, StoreUnavailable, UnsafeSetup, UsageError
+from tenure import (
+    AsyncClient,
+    Client,
+    Grade,
+    IncompatibleStore,
+    OutcomeUnknown,
+    StoreUnavailable,
+    UnsafeSetup,
+    UsageError,
+)
 from tenure.engines.redis import mailboxes
 from tenure.engines.redis.cluster import slot_of
 from tenure.engines.redis.partitions import PARTITIONS, PartitionedStore, PartitionStore
@@ -306,6 +315,18 @@ def test_a_clusters_client_is_taken_with_its_settings() -> None:
             await theirs.aclose()
 
         asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", [Client, Looped])
+def test_beside_a_clusters_client_there_are_options(cluster: RedisCluster, kind: Any) -> None:
+    host, port = cluster.masters[0].address
+    theirs = redis.asyncio.RedisCluster(host=host, port=port)
+    with kind(theirs, options={"acknowledge": 1, "partitions": 3}) as client, kind(theirs) as control:
+        with pytest.raises(OutcomeUnknown, match="0 of the 1 replicas"):
+            client.lock("n", wait=0.1).acquire()
+        control.lock("m").acquire().release()
+        with pytest.raises(IncompatibleStore, match="3 partitions"), kind(theirs, options={"partitions": "4"}):
+            pass
 
 
 def test_what_cannot_be_copied_from_a_clusters_client_is_refused(cluster: RedisCluster) -> None:

@@ -10,12 +10,13 @@ import redis as redis_py
 
 from tenure import AcquireTimeout, Client, IncompatibleStore, LeaseLost, LossReason, UsageError
 from tenure.engines.redis import scripts
+from tenure.engines.redis.life import Life
 from tenure.engines.redis.store import RedisStore
-from tenure.observe.events import Lost
+from tenure.observe.events import Lost, Renewed
 from tenure.runtimes import native
 from tests.faces.watched import LONG, Attempt, Looped, Told, waits
 from tests.redis.mixed_fleet import contend
-from tests.redis.rig import TTL, is_told, through
+from tests.redis.rig import TTL, TURN_OFF, is_told, through
 from tests.servers import redis
 from tests.servers.processes import PATIENCE, until
 from tests.timing import SLACK
@@ -279,6 +280,110 @@ def test_clients_never_differ_about_the_keys(server: RedisServer, plain: redis_p
 def test_a_store_that_has_none_is_not_given_any(server: RedisServer) -> None:
     with Client(server.url) as client, client.lock("n"), pytest.raises(IncompatibleStore, match="'none'"):
         Client(server.url + OPTION).open()
+
+
+# -- when the last host has moved -------------------------------------------------------------------------------------
+
+
+def turn_off(server: RedisServer) -> None:
+    """What the documents say."""
+    assert server.cli("EVAL", TURN_OFF, "1", "{tenure:0}:genesis") == 1
+    assert server.cli("EVAL", TURN_OFF, "1", "{tenure:0}:genesis") is None
+
+
+@pytest.mark.parametrize("kind", [Client, Looped])
+def test_plain_keys_can_be_turned_off_under_clients_that_are_at_work(
+    server: RedisServer, plain: redis_py.Redis, kind: Any
+) -> None:
+    with Client(server.url + OPTION):
+        pass
+    told = Told()
+    with (
+        kind(server.url, ttl=TTL, on_event=told) as client,
+        kind(server.url, ttl=LONG) as other,
+        Client(server.url, ttl=LONG) as witness,
+    ):
+        lease = client.lock("n").acquire()
+        assert plain.exists(KEY)
+        waiter: Attempt[Any] = Attempt(other.lock("n", wait=PATIENCE).acquire)
+        waits(witness, "n")
+        plain.set("lock:m", "somebody else's")
+        barred: Attempt[Any] = Attempt(client.lock("m", wait=PATIENCE).acquire)
+        waits(witness, "m")
+        assert not witness.inspect("m").holders
+        turn_off(server)
+        since = native.now()
+        barred.outcome().release()
+        assert barred.ended_at - since < 0.1 + SLACK, "nobody honours that key any more"
+        told.wait(Renewed, since)
+        until(lambda: not plain.exists(KEY), "nobody keeps the key any more")
+        assert lease.held
+        assert not told.at(Lost)
+        assert not waiter.ended_at
+        lease.release()
+        successor = waiter.outcome()
+        assert successor.token > lease.token
+        successor.release()
+        client.lock("n").acquire().release()
+        assert not plain.exists(KEY)
+        with kind(server.url) as newcomer:
+            assert newcomer._core.authority == witness._core.authority, "a fence goes on taking its tokens"
+
+
+def overlaps_after_a_lost_key(server: RedisServer, plain: redis_py.Redis) -> bool:
+    """Somebody deletes the key, another client sees it, and plain keys are turned off before the holder is told."""
+    with Client(server.url + OPTION):
+        pass
+    told = Told()
+    with Client(server.url, ttl=3 * TTL, on_event=told) as client, Client(server.url, ttl=LONG) as other:
+        lease = client.lock("n").acquire()
+        told.wait(Renewed)
+        plain.delete(KEY)
+        assert other.lock("n").try_acquire() is None
+        assert lease.held
+        turn_off(server)
+        successor = other.lock("n", wait=PATIENCE).acquire()
+        overlap = lease.held
+        assert overlap or lease.lost is LossReason.STORE_LOST
+        successor.release()
+        return overlap
+
+
+def test_who_has_lost_the_key_is_told_also_if_they_are_turned_off_meanwhile(
+    server: RedisServer, plain: redis_py.Redis
+) -> None:
+    assert not overlaps_after_a_lost_key(server, plain)
+
+
+def test_positive_control_a_change_of_the_record_that_is_no_other_life(
+    server: RedisServer, plain: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def adopt(self: Life, store_id: str, spoken: int, template: str) -> None:
+        self.id, self.format, self.template = store_id, spoken, template
+        self._name()
+
+    monkeypatch.setattr(Life, "adopt", adopt)
+    assert overlaps_after_a_lost_key(server, plain)
+
+
+@pytest.mark.parametrize("kind", [Client, Looped])
+def test_who_still_has_the_option_is_refused_and_keeps_others_out_until_its_deadline(
+    server: RedisServer, kind: Any
+) -> None:
+    told = Told()
+    with kind(server.url + OPTION, ttl=TTL, on_event=told) as late, kind(server.url, ttl=LONG) as client:
+        lease = late.lock("n").acquire()
+        turn_off(server)
+        attempt: Attempt[Any] = Attempt(client.lock("n", wait=PATIENCE).acquire)
+        with pytest.raises(IncompatibleStore, match=r"are 'none'.*Leave the option plain_key out"):
+            late.lock("m").acquire()
+        successor = attempt.outcome()
+        assert told.at(Lost) < attempt.ended_at
+        assert lease.lost is LossReason.DEADLINE
+        assert successor.token > lease.token
+        successor.release()
+    with pytest.raises(IncompatibleStore, match="Leave the option plain_key out"), kind(server.url + OPTION):
+        pass
 
 
 def test_a_release_that_does_not_know_plain_keys_is_kept_out(

@@ -14,6 +14,7 @@ import redis.asyncio
 import redis.sentinel
 from redis import exceptions
 
+from tenure import Client
 from tenure.engines.address import Address
 from tenure.engines.redis import dial as dialing
 from tenure.engines.redis.clients import from_client
@@ -207,11 +208,35 @@ def test_a_needless_password_is_told(plain: RedisServer) -> None:
     assert WORD not in told(caught.value)
 
 
-def test_a_server_that_repeats_the_password_is_not_quoted() -> None:
-    with RedisServer(extra=['rename-command AUTH ""']) as started:
-        with pytest.raises(UnsafeSetup, match=r"\*\*\*") as caught:
-            dialer(parse(started.url_as("", "hunter2"))).dial(PATIENCE)
-        assert WORD not in told(caught.value)
+TOKEN = "long-lived" * 40
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize(
+    "login",
+    [
+        {"password": WORD},
+        {"password": WORD.encode()},
+        {"username": "u", "password": TOKEN},
+        {"credential_provider": redis.UsernamePasswordCredentialProvider("u", WORD)},
+    ],
+)
+def test_a_server_that_repeats_the_password_is_not_quoted(login: dict[str, Any], protocol: int) -> None:
+    """It repeats the first 128 characters of what a command was given that it does not know."""
+    with RedisServer(extra=['rename-command AUTH ""', 'rename-command HELLO ""']) as started:
+        theirs = redis.Redis(port=started.port, protocol=protocol, **login)
+        with pytest.raises(UnsafeSetup, match="unknown command") as caught:
+            from_client(theirs).dial(PATIENCE)
+    assert WORD not in told(caught.value)
+    assert TOKEN[:10] not in told(caught.value)
+
+
+def test_a_server_that_repeats_the_password_in_its_own_words_is_not_quoted() -> None:
+    with answering(f"-ERR what is {WORD}?\r\n".encode()) as port:
+        theirs = redis.Redis(host=HOST, port=port, password=cast("Any", WORD.encode()))
+        with pytest.raises(UnsafeSetup, match=r"what is \*\*\*\?") as caught:
+            from_client(theirs).dial(PATIENCE)
+    assert WORD not in told(caught.value)
 
 
 def told(error: BaseException | None) -> str:
@@ -330,6 +355,12 @@ def test_sentinels_that_are_dead_or_silent_leave_time_for_the_others(watched: Se
         with dialled(found, 30.0):
             pass
         assert time.monotonic() - start < Bound(5.0), "the sentinel that knew was not asked first"
+
+
+def test_a_sentinel_that_is_taken_for_a_server_is_told(watched: Sentinels) -> None:
+    host, port = watched.addresses[0]
+    with pytest.raises(UnsafeSetup, match="if it is a sentinel, use redis"), Client(f"redis://{host}:{port}"):
+        pass
 
 
 def test_an_unknown_service_is_told(watched: Sentinels) -> None:
@@ -456,14 +487,15 @@ def test_what_cannot_be_copied_is_refused() -> None:
 # -- without redis-py -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("url", ["redis://localhost", "redis+cluster://localhost"])
+@pytest.mark.parametrize("url", ["'redis://localhost'", "'redis+cluster://localhost'", "valkey.Valkey()"])
 def test_without_redis_py_the_error_names_what_to_install(url: str) -> None:
     program = f"""
 import sys
 sys.modules["redis"] = None
+import valkey
 from tenure import Client, UsageError
 try:
-    Client({url!r})
+    Client({url})
 except UsageError as error:
     print(error)
 """

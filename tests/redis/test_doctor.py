@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tenure import AcquireTimeout, AsyncClient, Client, Grade, StoreUnavailable, UnsafeSetup
+from tenure import AcquireTimeout, AsyncClient, Client, Grade, OutcomeUnknown, StoreUnavailable, UnsafeSetup
 from tenure.engines.redis import doctor, facts, losses
 from tenure.engines.redis.facts import Rights, Server, Transport, needed
 from tests.docs.blocks import ROOT
@@ -418,6 +418,23 @@ def test_plain_keys_may_be_evicted(server: RedisServer, policy: str, expected: G
         found = find(examine(server.url, namespace="beside"), "plain_keys")
         assert found.grade is expected
         assert "'lock:{name}'" in found.found
+
+
+def test_plain_keys_that_this_user_may_not_touch(server: RedisServer) -> None:
+    with Client(f"{server.url}?plain_key=lock:{{name}}", namespace="beside"):
+        pass
+    server.cli("ACL", "SETUSER", "kept_out", "on", ">x", "~{beside:*", "+@all")
+    try:
+        with Client(server.url_as("kept_out", "x"), namespace="beside") as client:
+            with pytest.raises(OutcomeUnknown, match="`tenure doctor` says which"):
+                client.lock("n", wait=0.1).acquire()
+            found = find(client.doctor(), "scripts")
+            assert (found.grade, found.found) == (DANGER, "this user may not touch the keys lock:*")
+            server.cli(*found.change.split())
+            client.lock("n", wait=5).acquire().release()
+            assert find(client.doctor(), "scripts").grade is OK
+    finally:
+        server.cli("ACL", "DELUSER", "kept_out")
 
 
 def test_round_trips_against_the_ttl(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tenure.engines.redis import scripts
+from tenure.engines.redis.life import Life
 from tenure.errors import TenureError
 from tests.redis.mixed import Mixed
 from tests.redis.mutants import PLAIN_MUTANTS, Mutant
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.skipif(redis.missing() is not None, reason=redis.missin
 
 TWIN_SEEDS: Final = 12
 MIXED_SEEDS: Final = 60
+OFF_AFTER: Final = 40
 KILLING_SEEDS: Final = 100
 """How many seeds a mutant may survive."""
 
@@ -92,6 +94,32 @@ def test_whatever_others_do_nobody_is_told_that_he_holds_who_must_not_be(
 ) -> None:
     for seed in range(start, start + 20):
         Mixed(server, wire, raw, seed).live()
+
+
+@pytest.mark.parametrize("start", range(0, MIXED_SEEDS, 20))
+def test_nor_if_plain_keys_are_turned_off_meanwhile(
+    server: RedisServer, wire: SocketWire, raw: Connection, start: int
+) -> None:
+    turned_off(server, wire, raw, range(start, start + 20))
+
+
+def turned_off(server: RedisServer, wire: SocketWire, raw: Connection, seeds: range) -> None:
+    for seed in seeds:
+        # Numbers that are a day ahead of this host's clock would be refused when the record is read anew.
+        server.clock.jump(-server.clock.ahead)
+        Mixed(server, wire, raw, seed).live(2 * OFF_AFTER, OFF_AFTER)
+
+
+def test_positive_control_turned_off_without_another_life(
+    server: RedisServer, wire: SocketWire, raw: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def adopt(self: Life, store_id: str, spoken: int, template: str) -> None:
+        self.id, self.format, self.template = store_id, spoken, template
+        self._name()
+
+    monkeypatch.setattr(Life, "adopt", adopt)
+    with pytest.raises(AssertionError):
+        turned_off(server, wire, raw, range(KILLING_SEEDS))
 
 
 @pytest.mark.parametrize("mutant", PLAIN_MUTANTS, ids=[mutant.name for mutant in PLAIN_MUTANTS])

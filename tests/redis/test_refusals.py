@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import resource
+import socket
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +21,7 @@ from tenure.runtimes import native
 from tests.faces.watched import Attempt, Looped, Told, has_paid, waits
 from tests.redis.rig import listens
 from tests.servers import redis
-from tests.servers.processes import until
+from tests.servers.processes import HOST, until
 from tests.servers.redis import RedisServer
 from tests.servers.resp import ReplyError
 from tests.timing import SLACK, Bound
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.faces.watched import AnyClient
+    from tests.servers.redis import Program
 
 pytestmark = pytest.mark.skipif(redis.missing() is not None, reason=redis.missing() or "")
 
@@ -247,6 +249,40 @@ def test_forgotten_scripts_are_sent_again(server: RedisServer) -> None:
         told.wait(Renewed, native.now())
         assert not told.at(Suspect)
         held.release()
+
+
+# -- troubles that last -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("program", ["redis", "redis-6.2", "valkey"])
+@pytest.mark.parametrize("right", ["time", "hset", "exists"])
+def test_a_right_that_the_first_script_lacks_is_told_at_once(program: Program, right: str) -> None:
+    """In another script it may have come half-way, and then nobody knows what became of the request."""
+    if reason := redis.missing(program):
+        pytest.skip(reason)
+    with RedisServer(program=program, users={"app": f"on >x ~* &* +@all -{right}"}) as server:
+        begun = native.now()
+        with pytest.raises(UnsafeSetup, match="`tenure doctor` says which"), Client(server.url_as("app", "x")):
+            pass
+        assert native.now() - begun < Bound(2.0)
+
+
+def test_a_server_that_says_yes_to_everything_is_no_redis_server() -> None:
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    while said := connection.recv(65_536):
+                        connection.sendall(b"+OK\r\n" * (said.count(b"\r\n*") + 1))
+
+    with socket.create_server((HOST, 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        with (
+            pytest.raises(IncompatibleStore, match="this is no Redis server"),
+            Client(f"redis://{HOST}:{listener.getsockname()[1]}"),
+        ):
+            pass
 
 
 # -- waiters ----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tenure.config import split_options
 from tenure.engines.address import Address, Tls
-from tenure.engines.redis.url import CLUSTER, SENTINEL, TCP, UNIX, Credentials, RedisUrl, parse
+from tenure.engines.redis.url import CLUSTER, SENTINEL, TCP, UNIX, Choices, Credentials, RedisUrl, parse
 from tenure.errors import UsageError
 
 HOST = (Address("h", 6379),)
@@ -23,10 +23,10 @@ SENTINELS = (Address("a", 26379), Address("b", 1), Address("c", 26379))
         ("REDIS://H/", RedisUrl(TCP, HOST)),
         ("redis://h:6380/3", RedisUrl(TCP, (Address("h", 6380),), db=3)),
         ("redis://h?db=3&protocol=3", RedisUrl(TCP, HOST, db=3, protocol=3)),
-        ("redis://h?plain_key={name}", RedisUrl(TCP, HOST, plain_key="{name}")),
+        ("redis://h?plain_key={name}", RedisUrl(TCP, HOST, choices=Choices(plain_key="{name}"))),
         (
             "redis://h?plain_key=lock:%7Bname%7D&acknowledge=2",
-            RedisUrl(TCP, HOST, plain_key="lock:{name}", acknowledge=2),
+            RedisUrl(TCP, HOST, choices=Choices(plain_key="lock:{name}", acknowledge=2)),
         ),
         ("redis://10.0.0.1", RedisUrl(TCP, (Address("10.0.0.1", 6379),))),
         ("redis://[::1]:7000/1", RedisUrl(TCP, (Address("::1", 7000),), db=1)),
@@ -59,7 +59,7 @@ SENTINELS = (Address("a", 26379), Address("b", 1), Address("c", 26379))
         ),
         ("redis+cluster://h", RedisUrl(CLUSTER, HOST)),
         ("redis+cluster://h/0?db=0&partitions=7", None),
-        ("redis+cluster://h/0?partitions=7", RedisUrl(CLUSTER, HOST, partitions=7)),
+        ("redis+cluster://h/0?partitions=7", RedisUrl(CLUSTER, HOST, choices=Choices(7))),
         ("rediss+cluster://h,[::1]", RedisUrl(CLUSTER, (*HOST, Address("::1", 6379)), tls=Tls())),
     ],
 )
@@ -118,7 +118,7 @@ def test_a_url_is_understood_as_a_whole(url: str, expected: RedisUrl | None) -> 
         ("redis://h?plain_key={name}{name}", "has {name} in it once"),
         ("redis://h?plain_key=" + "x" * 195 + "{name}", "at most 200 bytes"),
         ("redis://h?plain_key={name}%00", "no NUL"),
-        ("redis+cluster://h?plain_key={name}", "no option plain_key on a cluster"),
+        ("redis+cluster://h?plain_key={name}", "option plain_key is not for a cluster"),
         ("redis+cluster://h?acknowledge=101", "option acknowledge is a whole number"),
         ("redis://h?acknowledge=-1", "option acknowledge is a whole number"),
         ("redis://h?partitions=1", "unknown option 'partitions'"),

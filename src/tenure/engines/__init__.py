@@ -11,7 +11,7 @@ from tenure.errors import UsageError
 from tenure.protocols.keep import one_by_one
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from tenure.findings import Examination
     from tenure.model import Seconds
@@ -142,18 +142,19 @@ class Engine(abc.ABC):
         """Let go of everything; the sessions were ended before."""
 
 
-def connect(url: object, namespace: str) -> Engine:
+def connect(url: object, namespace: str, options: Mapping[str, str] | None = None) -> Engine:
     """Make the engine that a URL names, for the names of one namespace; no I/O.
 
     Args:
         url: a URL; or a client object of redis-py or valkey-py, whose settings are used and whose connections are not.
         namespace: part of every name.
+        options: of a client object, as a URL would have them.
 
     Raises:
-        UsageError: the URL is wrong; nothing was touched.
+        UsageError: the URL or an option is wrong; nothing was touched.
     """
     if not isinstance(url, str):
-        known_client: Engine = import_module("tenure.engines.redis").connect_like(url, namespace)
+        known_client: Engine = import_module("tenure.engines.redis").connect_like(url, namespace, options or {})
         return known_client
     scheme = url.partition("://")[0]
     module = ENGINES.get(scheme)

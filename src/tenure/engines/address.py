@@ -137,10 +137,15 @@ def tls(given: dict[str, str]) -> Tls:
 
 
 def number(what: str, text: str, least: int, most: int) -> int:
+    """A whole number within bounds, of a URL."""
+    return whole(f"url: {what}", text, least, most)
+
+
+def whole(what: str, text: str, least: int, most: int) -> int:
     """A whole number within bounds."""
     # Not int() alone: it takes signs, blanks, underscores and other scripts' digits.
     if not re.fullmatch("[0-9]{1,10}", text) or not least <= int(text) <= most:
-        raise UsageError(f"url: {what} is a whole number from {least} to {most}")
+        raise UsageError(f"{what} is a whole number from {least} to {most}")
     return int(text)
 
 

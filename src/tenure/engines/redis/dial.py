@@ -17,7 +17,7 @@ from redis import connection as redis_connection
 from redis import exceptions
 
 from tenure.engines.address import Address, Tls
-from tenure.engines.redis.explain import explain
+from tenure.engines.redis.explain import explain, without_arguments
 from tenure.engines.redis.url import CLUSTER, SENTINEL, UNIX
 from tenure.engines.tls import context
 from tenure.errors import SetupError, StoreUnavailable, UnsafeSetup
@@ -188,12 +188,15 @@ class Access:
 
     def _redact(self, error: BaseException | None) -> None:
         """Strike secrets out of an error and its causes: a server may repeat what it did not understand."""
-        secrets = [str(self._options[name]) for name in _SECRETS if self._options.get(name)]
+        given = [self._options[name] for name in _SECRETS if self._options.get(name)]
+        secrets = [word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word) for word in given]
         while error is not None:
-            text = str(error)
-            if any(secret in text for secret in secrets):
-                for secret in secrets:
-                    text = text.replace(secret, "***")
+            said = str(error)
+            # Cut off, not struck out: a long secret comes back in part, and a credential provider's is not known here.
+            text = without_arguments(said)
+            for secret in secrets:
+                text = text.replace(secret, "***")
+            if text != said:
                 error.args = (text,)
             error = error.__cause__ or error.__context__
 

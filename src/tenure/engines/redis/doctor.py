@@ -22,6 +22,7 @@ from tenure.engines.redis.losses import (
 )
 from tenure.engines.redis.partitions import SPOKEN_ON_CLUSTERS
 from tenure.engines.redis.transport_blocking import CONNECTIONS_MOST
+from tenure.engines.redis.url import NAME
 from tenure.errors import UnsafeSetup
 from tenure.findings import Examination, Finding, Grade
 from tenure.runtimes import native
@@ -146,25 +147,26 @@ def cluster(server: Server) -> Finding:
 
 def rights(facts: Facts) -> Finding:
     """Whether this user may run the scripts, every command in them, and may touch the keys."""
-    refused, is_shut_out = facts.rights
+    refused, keys = facts.rights
     if refused is None:
         means = "Locks need EVALSHA, EVAL and what the scripts run."
         found = "not known: this user may not use MULTI, which would tell"
         return Finding("scripts", Grade.INFO, found, means, _grant(facts.server, "+multi +discard"))
-    if not refused and not is_shut_out:
+    if not refused and not keys:
         return Finding("scripts", Grade.OK, "this user may run all that the scripts need")
     parts = []
     if refused:
         parts.append(f"this user may not run {', '.join(refused)}")
-    if is_shut_out:
-        parts.append(f"this user may not touch the keys {{{facts.namespace}:0}}:*")
+    if keys:
+        parts.append(f"this user may not touch the keys {', '.join(keys)}")
     commands = " ".join(f"+{name.lower()}" for name in sorted({"EVAL", "EVALSHA", "INFO", *needed()}))
+    plain = facts.record.template.replace(NAME, "*") if facts.record else ""
     return Finding(
         "scripts",
         Grade.DANGER,
         "; ".join(parts),
         "Requests fail, and a script that is refused half-way leaves behind what it wrote before.",
-        _grant(facts.server, f"~{{{facts.namespace}:*}}:* {commands}"),
+        _grant(facts.server, f"~{{{facts.namespace}:*}}:* {f'~{plain} ' if plain else ''}{commands}"),
     )
 
 

@@ -32,11 +32,22 @@ _HINTS: Final = {
     "CROSSSLOT": "this server is a node of a cluster; use redis+cluster://",
     "READONLY": "this server is no master (any more)",
     "WRONGPASS": "the user's name or password is wrong",
-    "NOAUTH": "the server wants a password, and the URL has none",
+    "NOAUTH": "the server wants a password, and none was given",
 }
+_FORBIDDEN: Final = re.compile(
+    "The user executing the script can't|ACL failure in script|Unknown (Redis )?command called from script"
+)
+_LACKING: Final = "this user lacks a right that locks need, or the server a command; `tenure doctor` says which"
+_SCRIPTLESS: Final = re.compile("ERR unknown command ['`]EVAL")
+_NO_SCRIPTS: Final = "this server runs no scripts; if it is a sentinel, use redis+sentinel://"
 
 
-def explain(error: BaseException, *, sent: bool = True, at: str = "") -> TenureError:
+def without_arguments(text: str) -> str:
+    """What a server says of a command that it does not know, without what it was given: that may be a password."""
+    return text.partition(", with args beginning with")[0]
+
+
+def explain(error: BaseException, *, sent: bool = True, at: str = "", repeatable: bool = False) -> TenureError:
     """Say what an error of redis-py leaves known about a request.
 
     | what came | the request | raised |
@@ -50,6 +61,7 @@ def explain(error: BaseException, *, sent: bool = True, at: str = "") -> TenureE
     | WRONGPASS, NOAUTH, NOPERM, an unknown command, an untrusted certificate | never will have | UnsafeSetup |
     | MOVED, CROSSSLOT: it is a cluster; only a cluster's client can know better | never will have | UnsafeSetup |
     | not Redis's protocol, when connecting | never will have | IncompatibleStore |
+    | a right that a script lacks, if all that it does may be done twice | never will have | UnsafeSetup |
     | any other error of a script: earlier writes stand | perhaps had part of it | OutcomeUnknown |
     | not Redis's protocol, or an unknown error | perhaps had its effect | OutcomeUnknown |
 
@@ -61,15 +73,19 @@ def explain(error: BaseException, *, sent: bool = True, at: str = "") -> TenureE
         error: what redis-py raised, an `OSError`, or a server's error whose text begins with its code.
         sent: the request was, or may have been, sent.
         at: the server, for people.
+        repeatable: nobody minds if the request is done twice, or had half of its effect.
     """
     code, text = _reply(error)
-    hint = _HINTS.get(code, "")
+    is_forbidden = _FORBIDDEN.search(text) is not None
+    hint = _LACKING if is_forbidden else _NO_SCRIPTS if _SCRIPTLESS.match(text) else _HINTS.get(code, "")
     message = ": ".join(part for part in (at, hint, text) if part)
     in_script = "@user_script" in text or "Error running script" in text
     if (code in _LATER and (not in_script or code in _AT_THE_FIRST_WRITE)) or any(
         phrase in text for phrase in _NOT_BEGUN
     ):
         return StoreUnavailable(message)
+    if is_forbidden and repeatable:
+        return UnsafeSetup(message)
     if not in_script and (code in _NEVER or text.startswith("ERR unknown command")):
         return UnsafeSetup(message)
     if isinstance(error, exceptions.AuthenticationError) or _is_untrusted(error):
@@ -85,7 +101,7 @@ def explain(error: BaseException, *, sent: bool = True, at: str = "") -> TenureE
 
 def _reply(error: BaseException) -> tuple[str, str]:
     """The code that a server's error begins with, "" for other errors; and the whole text."""
-    text = str(error) or type(error).__name__
+    text = without_arguments(str(error)) or type(error).__name__
     code: str | None = getattr(error, "status_code", None)
     if code is not None:
         return code, f"{code} {text}"  # redis-py cut it off

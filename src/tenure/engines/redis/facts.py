@@ -24,6 +24,7 @@ from tenure.engines.redis.explain import explain
 from tenure.engines.redis.pipe import Pipe
 from tenure.engines.redis.scripts import command
 from tenure.engines.redis.store import genesis_key
+from tenure.engines.redis.url import NAME
 from tenure.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -97,11 +98,11 @@ class Rights(NamedTuple):
 
     Attributes:
         commands: those that are refused; None if the server does not tell.
-        is_shut_out: the keys of this namespace are out of bounds.
+        keys: those that are out of bounds, as patterns of the server's.
     """
 
     commands: tuple[str, ...] | None = None
-    is_shut_out: bool = False
+    keys: tuple[str, ...] = ()
 
 
 class Timing(NamedTuple):
@@ -263,25 +264,32 @@ class Questions:
         format_, last, partitions, template = map(_text, answer)
         return Record(format_, int(last) if last.isdigit() else 0, partitions, template), True
 
-    def rights(self, namespace: str, partition: int = 0) -> Rights:
+    def rights(self, namespace: str, partition: int = 0, template: str = "") -> Rights:
         """What this user may not do: all that locks need is put into a transaction, which is then discarded."""
         [begun] = self._ask([_words("MULTI")])
         if begun != b"OK":
             # Outside a transaction the commands would be carried out.
             return Rights()
-        key = f"{{{namespace}:{partition}}}:m:doctor"
-        probes = [("EVAL", _words("EVAL", "return 1", "1", key)), ("EVALSHA", _words("EVALSHA", "0" * 40, "1", key))]
-        probes += [(name, _words(name, key, *_SHAPES[name])) for name in needed() if name in _SHAPES]
-        probes += [("TIME", _words("TIME"))]
-        answers = self._ask([words for _, words in probes] + [_words("DISCARD")])
-        commands, is_shut_out = [], False
-        for (name, _), answer in zip(probes, answers, strict=False):
+        ours, plain = f"{{{namespace}:{partition}}}:*", template.replace(NAME, "*")
+        key = ours.replace("*", "m:doctor")
+        probes: list[tuple[str, tuple[str, ...]]] = [
+            (ours, ("EVAL", "return 1", "1", key)),
+            (ours, ("EVALSHA", "0" * 40, "1", key)),
+            (ours, ("TIME",)),
+        ]
+        probes += [(ours, (name, key, *_SHAPES[name])) for name in needed() if name in _SHAPES]
+        if plain:
+            probes += [(plain, ("SET", template.replace(NAME, "doctor"), "v"))]
+        answers = self._ask([*(_words(*words) for _, words in probes), _words("DISCARD")])
+        commands: dict[str, None] = {}  # in order, each once
+        keys: dict[str, None] = {}
+        for (touched, (name, *_)), answer in zip(probes, answers, strict=False):
             text = str(answer) if isinstance(answer, ResponseError) else ""
             if text.startswith("ERR unknown command") or (text.startswith("NOPERM") and "run the '" in text):
-                commands.append(name)
+                commands[name] = None
             elif text.startswith("NOPERM"):
-                is_shut_out = True
-        return Rights(tuple(commands), is_shut_out)
+                keys[touched] = None
+        return Rights(tuple(commands), tuple(keys))
 
     def _ask(self, commands: Sequence[bytes]) -> list[Any]:
         """Send commands; an answer that is an error is returned, unless the server answers no question at all."""
@@ -310,7 +318,7 @@ def ask_all(dialer: Dialer, namespace: str, partition: int = 0) -> Facts:
         return Facts(
             server,
             questions.transport(),
-            questions.rights(namespace, partition),
+            questions.rights(namespace, partition, record.template if record else ""),
             questions.timing(),
             record,
             is_read,

@@ -1,7 +1,8 @@
 """The life of the store: what changes when a server may have lost data (rule A2).
 
 Promises: `value` differs from what it was before as soon as any connection of this client has seen another server
-process, another replication history, an eviction, another genesis record, or that a claim has lost its plain key.
+process, another replication history, an eviction, another genesis record or template, or that a claim has lost its
+plain key.
 Does not promise that data was lost: a client that sees another life looks its claims up.
 """
 
@@ -55,6 +56,9 @@ class Life:
     def adopt(self, store_id: str, spoken: int = FORMAT, template: str = "") -> None:
         """The genesis record has this id, this format and this template."""
         with self._mutex:
+            if self.id and template != self.template:
+                # Where there are none, nobody is told any more that a claim has lost its plain key: look now.
+                self._changes += 1
             self.id, self.format, self.template = store_id, spoken, template
             self._name()
 

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 HASH: Final = "crc32"
 """How names are spread over partitions: zlib's CRC-32 of the name's UTF-8, modulo their number. Part of the format."""
 
+RECORD: Final = 7
+"""Words of a genesis record, as its script says them."""
+
 ADOPT_MOST: Final = 3
 """How often one step adopts a genesis record that has changed under it."""
 
@@ -205,12 +208,14 @@ class RedisStore:
         wanted = self._script(name) if life.format == FORMAT else script_beside(name)
         words = wanted.by_hash
         tail, replies = (ASK, 1 + QUESTIONS) if and_life else (b"", 1)
-        if self._acknowledge and name in _ACKNOWLEDGED:
-            tail = self.ask_replicas(timeout) + tail
+        acknowledged = self._acknowledge and name in _ACKNOWLEDGED
+        if acknowledged:
             replies += 1
         for _ in range(1 + ADOPT_MOST):
             store_id = life.id
             payload = call((*words, 1, self._genesis, life.format, store_id), arguments)
+            if acknowledged:
+                payload += self.ask_replicas(left)  # a script that was not known has cost the time of one already
             answers = await self._wire.exchange(payload + tail, replies, left)
             reply: list[bytes] | ResponseError = answers[0]
             if isinstance(reply, ResponseError):
@@ -221,7 +226,7 @@ class RedisStore:
             elif reply[0] != b"genesis":
                 if and_life:
                     life.note(answers[-QUESTIONS:])
-                if tail and self._acknowledge:
+                if acknowledged:
                     self._check_acknowledged(reply, answers[1])
                 return reply
             else:
@@ -259,10 +264,10 @@ class RedisStore:
             wanted = self._acknowledge
             raise OutcomeUnknown(f"it was done, and {answer} of the {wanted} replicas wanted have acknowledged it")
 
-    def _refusal(self, error: ResponseError) -> Exception:
+    def _refusal(self, error: ResponseError, *, repeatable: bool = False) -> Exception:
         if str(error).startswith(_ELSEWHERE):
             self._wire.forget()
-        return explain(error)
+        return explain(error, repeatable=repeatable)
 
     async def _adopt(self, timeout: Seconds, count: int = 1) -> None:
         """Read the genesis record, making it if there is none, and go by it from now on.
@@ -279,7 +284,9 @@ class RedisStore:
         payload = command((*words, wanted, native.new_id(), count, HASH, template))
         reply = (await self._wire.exchange(payload, 1, max(0.001, timeout)))[0]
         if isinstance(reply, ResponseError):
-            raise self._refusal(reply) from reply
+            raise self._refusal(reply, repeatable=True) from reply
+        if not isinstance(reply, list) or len(reply) != RECORD:
+            raise IncompatibleStore("this is no Redis server: it does not run scripts, though it says so")
         found, store_id, last, partitions, clock, spread, plain = reply
         if not found.isdigit() or int(found) not in self._spoken:
             raise IncompatibleStore(
@@ -291,8 +298,12 @@ class RedisStore:
         if self._life.told not in ("", _text(plain)):
             raise IncompatibleStore(
                 f"the plain keys of namespace {self._prefix[:-1]!r} are {_text(plain) or 'none'!r}, and this client "
-                f"was told {self._life.told!r}: the two would not keep the same locks out. Use the same option "
-                "plain_key on all hosts, or another namespace",
+                f"was told {self._life.told!r}: the two would not keep the same locks out. "
+                + (
+                    "Use the same option plain_key on all hosts, or another namespace"
+                    if plain
+                    else "Leave the option plain_key out if nobody takes such keys any more; else use another namespace"
+                ),
                 in_force=int(found),
                 spoken=self._spoken,
             )

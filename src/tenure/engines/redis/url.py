@@ -8,8 +8,9 @@ Does not promise: redis-py's reading. A host must be named, each option is given
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from tenure.arguments import quoted
 from tenure.engines.address import (
     TLS_OPTIONS,
     Address,
@@ -22,8 +23,12 @@ from tenure.engines.address import (
     plain,
     split,
     tls,
+    whole,
 )
 from tenure.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FORMS: Final = (
     "allowed are redis://[user:password@]host[:port][/db], redis+unix:///path[?db=0], "
@@ -49,11 +54,15 @@ PLAIN_KEY_MOST: Final = 200
 REPLICAS_MOST: Final = 100
 """Of which an acknowledgement may be wanted."""
 
+_CHOICES: Final = ("plain_key", "acknowledge")
+_CLUSTER_CHOICES: Final = ("acknowledge", "partitions", "plain_key")  # the last one to be told why not
+"""Options that a client object is given beside it; all others it says itself."""
+
 _OPTIONS: Final = {
-    TCP: ("db", "protocol", "plain_key", "acknowledge"),
-    UNIX: ("db", "protocol", "plain_key", "acknowledge"),
-    SENTINEL: ("db", "protocol", "plain_key", "acknowledge", "sentinel_username", "sentinel_password"),
-    CLUSTER: ("db", "protocol", "acknowledge", "partitions", "plain_key"),  # the last one to be told why not
+    TCP: ("db", "protocol", *_CHOICES),
+    UNIX: ("db", "protocol", *_CHOICES),
+    SENTINEL: ("db", "protocol", *_CHOICES, "sentinel_username", "sentinel_password"),
+    CLUSTER: ("db", "protocol", *_CLUSTER_CHOICES),
 }
 _URL: Final = parts(r"redis(?P<tls>s?)(?:\+(?P<kind>unix|sentinel|cluster))?")
 
@@ -69,6 +78,21 @@ class Credentials(NamedTuple):
         return f"Credentials(username={self.username!r}, password={shown!r})"
 
 
+class Choices(NamedTuple):
+    """What locks are like, whichever way the server is reached.
+
+    Attributes:
+        partitions: over how many slots of a cluster the names are spread; None for the engine's choice.
+        plain_key: what the plain keys look like that are taken beside the queues, with `{name}` in it; empty for what
+            is in force.
+        acknowledge: how many replicas must have a grant before it is handed out.
+    """
+
+    partitions: int | None = None
+    plain_key: str = ""
+    acknowledge: int = 0
+
+
 class RedisUrl(NamedTuple):
     """A parsed URL. Its repr never shows a password.
 
@@ -81,10 +105,7 @@ class RedisUrl(NamedTuple):
         sentinel_login: for the sentinels.
         tls: None for plain connections.
         protocol: the version of RESP; 2 needs no request to be agreed on.
-        partitions: over how many slots of a cluster the names are spread; None for the engine's choice.
-        plain_key: what the plain keys look like that are taken beside the queues, with `{name}` in it; empty for what
-            is in force.
-        acknowledge: how many replicas must have a grant before it is handed out.
+        choices: what the locks are like.
     """
 
     kind: str
@@ -96,9 +117,7 @@ class RedisUrl(NamedTuple):
     sentinel_login: Credentials = Credentials()
     tls: Tls | None = None
     protocol: int = 2
-    partitions: int | None = None
-    plain_key: str = ""
-    acknowledge: int = 0
+    choices: Choices = Choices()
 
     @property
     def shown(self) -> str:
@@ -137,7 +156,6 @@ def parse(url: str) -> RedisUrl:
     db = number("the database", place or given.get("db", "0"), 0, DB_MOST)
     if kind == CLUSTER and db:
         raise UsageError("url: a cluster has database 0 only")
-    partitions = given.get("partitions")
     return RedisUrl(
         kind,
         _addresses(hosts, kind),
@@ -148,9 +166,29 @@ def parse(url: str) -> RedisUrl:
         Credentials(given.get("sentinel_username"), given.get("sentinel_password")),
         tls(given) if match["tls"] else None,
         number("option protocol", given.get("protocol", "2"), 2, 3),
-        None if partitions is None else number("option partitions", partitions, 1, PARTITIONS_MOST),
-        _template(given.get("plain_key", ""), kind),
-        number("option acknowledge", given.get("acknowledge", "0"), 0, REPLICAS_MOST),
+        _choices(given, kind, "url: option"),
+    )
+
+
+def choices(given: Mapping[str, str], kind: str) -> Choices:
+    """What is chosen beside a client object, of a server or of a cluster.
+
+    Raises:
+        UsageError: an option is unknown or wrong.
+    """
+    allowed = _CLUSTER_CHOICES if kind == CLUSTER else _CHOICES
+    for name in given:
+        if name not in allowed:
+            raise UsageError(f"options: unknown option {quoted(name)}; allowed here are {', '.join(allowed)}")
+    return _choices(given, kind, "options:")
+
+
+def _choices(given: Mapping[str, str], kind: str, said: str) -> Choices:
+    partitions = given.get("partitions")
+    return Choices(
+        None if partitions is None else whole(f"{said} partitions", partitions, 1, PARTITIONS_MOST),
+        _template(given.get("plain_key", ""), kind, said),
+        whole(f"{said} acknowledge", given.get("acknowledge", "0"), 0, REPLICAS_MOST),
     )
 
 
@@ -192,14 +230,14 @@ def _path(quoted: str, kind: str) -> tuple[str | None, str | None, str]:
     return None, decoded(first, "the service"), rest
 
 
-def _template(text: str, kind: str) -> str:
+def _template(text: str, kind: str, said: str) -> str:
     if text and kind == CLUSTER:
         raise UsageError(
-            "url: there is no option plain_key on a cluster: a plain key and the queue of its name lie in different "
-            "slots, and no step can change both"
+            f"{said} plain_key is not for a cluster: a plain key and the queue of its name lie in different slots, and "
+            "no step can change both"
         )
     if text and text.count(NAME) != 1:
-        raise UsageError(f"url: option plain_key has {NAME} in it once, such as {NAME} itself or lock:{NAME}")
+        raise UsageError(f"{said} plain_key has {NAME} in it once, such as {NAME} itself or lock:{NAME}")
     if len(text.encode()) > PLAIN_KEY_MOST or "\0" in text:
-        raise UsageError(f"url: option plain_key has at most {PLAIN_KEY_MOST} bytes, and no NUL character")
+        raise UsageError(f"{said} plain_key has at most {PLAIN_KEY_MOST} bytes, and no NUL character")
     return text
