@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 JARS: Final = "TENURE_TESTS_ZOOKEEPER_JARS"
 """The environment's variable with a folder of jars, of another version than Debian's and what that needs."""
 
+# Read once: a server that comes back in the middle of a test must be of the same version.
+_jars = os.environ.get(JARS, "")
+
 JAR = "/usr/share/java/zookeeper.jar"
 LOGGER = "/usr/share/java/slf4j-simple.jar"
 """Without it the server prints nothing."""
@@ -48,15 +51,14 @@ def missing() -> str | None:
     """Why no server can be started on this host, or None."""
     if reason := processes.missing():
         return reason
-    if not (os.environ.get(JARS) or os.path.exists(JAR)):
+    if not (_jars or os.path.exists(JAR)):
         return "ZooKeeper is not installed (Debian: zookeeper)"
     return None if shutil.which("java") else "java is not installed (Debian: default-jre-headless)"
 
 
 def classpath() -> str:
     """Where the server's classes are."""
-    given = os.environ.get(JARS)
-    return f"{given}/*" if given else ":".join([JAR, LOGGER, *NETTY])
+    return f"{_jars}/*" if _jars else ":".join([JAR, LOGGER, *NETTY])
 
 
 class ZooKeeperServer(Server):
