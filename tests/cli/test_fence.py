@@ -10,6 +10,7 @@ import re
 import sqlite3
 import sys
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -55,7 +56,8 @@ def place(servers: Servers, store: str) -> list[str]:
         return ["--at", f"s3://{bucket}/stock.json?endpoint_url={endpoint}"]
     script = split(fencing.schema(store)) if store != "redis" else []
     if store == "sqlite":
-        sqlite3.connect(url).executescript(fencing.schema("sqlite"))
+        with closing(sqlite3.connect(url)) as connection:
+            connection.executescript(fencing.schema("sqlite"))
         url = f"sqlite:///{url}"
     elif store == "postgresql":
         with psycopg.connect(url) as connection:
@@ -340,7 +342,8 @@ def test_a_database_without_the_tables_names_the_command(
     tmp_path: Path, hold: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hold(7)
-    sqlite3.connect(tmp_path / "a.db").execute("CREATE TABLE t (x)")
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+        connection.execute("CREATE TABLE t (x)")
     for what in ("check", "show"):
         assert main(["fence", what, "orders", "--at", f"sqlite:///{tmp_path}/a.db"]) == 78
         assert "tenure fence schema sqlite" in capsys.readouterr().err

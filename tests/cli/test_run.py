@@ -101,7 +101,9 @@ def test_closed_streams_are_no_trouble(fleet: Cli, tmp_path: Path) -> None:
 def test_the_command_ignores_no_signal_that_a_shell_would_not(alone: Cli) -> None:
     done = alone("run", "a", "--", "grep", "-E", "SigIgn|SigBlk", "/proc/self/status")
 
-    assert {int(line.split()[1], 16) for line in done.stdout.splitlines()} == {0}
+    # 32 and 33 are glibc's own; whoever was started by its posix_spawn ignores them, and so does all that it starts.
+    shown = [int(line.split()[1], 16) & ~(0b11 << 31) for line in done.stdout.splitlines()]
+    assert shown == [0, 0]
 
 
 def test_events_tell_the_whole_story_in_json(alone: Cli) -> None:
