@@ -13,6 +13,7 @@ import filelock
 import portalocker
 
 import tenure
+from benchmarks.bare import BareTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -219,5 +220,6 @@ MAKE: dict[str, Callable[[Path], Contender]] = {
     "filelock": Filelock,
     "portalocker": Portalocker,
     "ring of pipes": Ring,
+    "bare table": BareTable,
     "sections alone": Nobody,
 }
