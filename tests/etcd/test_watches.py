@@ -239,7 +239,8 @@ def test_a_hand_over_costs_the_same_however_many_wait(url: str, server: EtcdServ
 
     few, many = cost(6), cost(48)
     print(f"messages a hand-over: {few:.1f} with 6 waiters, {many:.1f} with 48")
-    assert many < few * 1.25
+    # A herd would cost a message for each that waits; one that a slow host has look again costs two.
+    assert many < few + 2
     assert many < 9
 
 
