@@ -11,20 +11,16 @@ import pytest
 
 from tenure import Client, OutcomeUnknown
 from tenure.engines.postgres.store import PostgresStore
-from tenure.model import LeaseState
-from tenure.observe.events import Renewed, Suspect
-from tenure.protocols.ledger import Ledger
 from tenure.runtimes import native
-from tests.faces.faults import FAULTS, during
-from tests.faces.watched import Attempt, Looped, Told, has_paid, waits
-from tests.postgres.rig import LONG, PATIENCE, PERIOD, TTL, listens, through
+from tests.faces.watched import Attempt, Looped, has_paid, waits
+from tests.postgres.rig import PATIENCE, PERIOD, TTL, listens, through
 from tests.servers import postgres
 from tests.servers.processes import until
 from tests.servers.proxy import Proxy
-from tests.timing import SLACK, in_time
+from tests.timing import SLACK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.faces.watched import AnyClient
     from tests.servers.postgres import PostgresServer
@@ -49,53 +45,6 @@ def client(
         proxy.heal()
 
 
-@pytest.fixture(params=FAULTS)
-def fault(request: pytest.FixtureRequest) -> Callable[[Proxy], object]:
-    return FAULTS[request.param]
-
-
-def test_an_acquire_through_a_fault_is_granted_with_one_claim(
-    client: AnyClient, witness: Client, proxy: Proxy, fault: Callable[[Proxy], object]
-) -> None:
-    begun = native.now()
-    lease = during(fault, proxy, client.lock("n", wait=10).acquire).outcome()
-    assert native.now() - begun < PATIENCE + SLACK
-    queue = witness.inspect("n")
-    assert [c.token for c in queue.holders] == [lease.token]
-    assert queue.waiters == ()
-    lease.release()
-    assert witness.names() == []
-
-
-def test_a_release_through_a_fault_raises_nothing_and_frees_the_name(
-    client: AnyClient, witness: Client, proxy: Proxy, fault: Callable[[Proxy], object]
-) -> None:
-    lease = client.lock("n").acquire()
-    begun = native.now()
-    assert during(fault, proxy, lease.release).end() is None
-    with witness.lock("n", wait=10) as next_one:
-        assert native.now() - begun < 2 * PATIENCE + SLACK
-        assert next_one.token > lease.token
-    until(lambda: has_paid(client), "the keeper has paid")
-
-
-def test_a_fault_during_a_heartbeat_is_not_a_lost_lease(
-    server: PostgresServer, url: str, witness: Client, proxy: Proxy, fault: Callable[[Proxy], object]
-) -> None:
-    told = Told()
-    with Client(through(proxy, server, url), ttl=TTL, on_event=told) as client:
-        lease = client.lock("n").acquire()
-        fault(proxy)  # nothing but the heartbeat is sent
-        struck = native.now()
-        told.wait(Renewed, since=struck)
-        assert native.now() - struck < PATIENCE + SLACK
-        assert lease.held
-        in_time(told.at(Suspect) > 0, "it is the heartbeat that meets the fault")
-        assert witness.lock("n").try_acquire() is None
-        until(lambda: lease.state is LeaseState.HELD, "no longer suspect")
-        lease.release()
-
-
 def test_an_acquire_that_is_never_answered_is_unknown_and_nothing_is_left_of_it(
     client: AnyClient, witness: Client, proxy: Proxy, server: PostgresServer, schema: str
 ) -> None:
@@ -107,22 +56,6 @@ def test_an_acquire_that_is_never_answered_is_unknown_and_nothing_is_left_of_it(
     proxy.heal()
     until(lambda: has_paid(client), "the keeper has paid")
     assert witness.names() == []
-
-
-def test_positive_control_without_abandon_an_unanswered_acquire_stays(
-    server: PostgresServer, url: str, witness: Client, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Ledger, "abandon", lambda self, claim: None)
-    with Client(through(proxy, server, url), ttl=LONG) as client:
-        client.lock("warm").acquire().release()
-        proxy.drop("replies")
-        attempt: Attempt[Any] = Attempt(client.lock("n", wait=0.2).try_acquire)
-        until(lambda: witness.inspect("n").holders, "the store has it")
-        proxy.cut()
-        proxy.heal()
-        assert isinstance(attempt.end(), OutcomeUnknown)
-        client.lock("other").acquire().release()
-        assert len(witness.inspect("n").holders) == 1
 
 
 @pytest.mark.parametrize("how", ["rst", "fin"])

@@ -11,23 +11,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tenure import AcquireTimeout, Client, LossReason, OutcomeUnknown, StoreUnavailable
+from tenure import AcquireTimeout, Client, LossReason, OutcomeUnknown
 from tenure.engines.redis.store import RedisStore
-from tenure.model import LeaseState
 from tenure.observe.events import Lost, Renewed, Suspect
-from tenure.protocols.ledger import Ledger
 from tenure.runtimes import native
-from tests.faces.faults import FAULTS, during
 from tests.faces.watched import LONG, Attempt, Looped, Told, has_paid, waits, warm
 from tests.redis.rig import PERIOD, TTL, listens, through
 from tests.servers import redis
 from tests.servers.processes import until
 from tests.servers.proxy import Proxy
 from tests.servers.redis import RedisServer
-from tests.timing import SLACK, Bound, in_time
+from tests.timing import SLACK, Bound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.faces.watched import AnyClient
 
@@ -35,54 +32,6 @@ pytestmark = pytest.mark.skipif(redis.missing() is not None, reason=redis.missin
 
 PATIENCE: Final = TTL / 6
 # -- faults that pass -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=FAULTS)
-def fault(request: pytest.FixtureRequest) -> Callable[[Proxy], object]:
-    return FAULTS[request.param]
-
-
-def test_an_acquire_through_a_fault_is_granted_with_one_claim(
-    client: AnyClient, witness: Client, proxy: Proxy, fault: Callable[[Proxy], object]
-) -> None:
-    begun = native.now()
-    lease = during(fault, proxy, client.lock("n", wait=10).acquire).outcome()
-    assert native.now() - begun < PATIENCE + SLACK
-    queue = witness.inspect("n")
-    assert [c.token for c in queue.holders] == [lease.token]
-    assert queue.waiters == ()
-    lease.release()
-    assert witness.names() == []
-
-
-def test_a_release_through_a_fault_raises_nothing_and_frees_the_name(
-    client: AnyClient, witness: Client, proxy: Proxy, fault: Callable[[Proxy], object]
-) -> None:
-    lease = client.lock("n").acquire()
-    begun = native.now()
-    assert during(fault, proxy, lease.release).end() is None
-    with witness.lock("n", wait=10) as next_one:
-        assert native.now() - begun < 2 * PATIENCE + SLACK
-        assert next_one.token > lease.token
-    until(lambda: has_paid(client), "the keeper has paid")
-
-
-def test_a_fault_during_a_heartbeat_is_not_a_lost_lease(
-    witness: Client, proxy: Proxy, fault: Callable[[Proxy], object]
-) -> None:
-    told = Told()
-    with Client(through(proxy), ttl=TTL, on_event=told) as client:
-        lease = client.lock("n").acquire()
-        fault(proxy)  # nothing but the heartbeat is sent
-        struck = native.now()
-        told.wait(Renewed, since=struck)
-        assert native.now() - struck < PATIENCE + SLACK
-        assert lease.held
-        assert lease.lost is None
-        in_time(told.at(Suspect) > 0, "it is the heartbeat that meets the fault")
-        assert witness.lock("n").try_acquire() is None
-        until(lambda: lease.state is LeaseState.HELD, "no longer suspect")
-        lease.release()
 
 
 def test_a_try_and_an_inspection_after_all_connections_were_closed_are_answered(
@@ -115,49 +64,6 @@ def test_an_acquire_that_is_never_answered_is_unknown_and_nothing_is_left_of_it(
     proxy.heal()
     until(lambda: has_paid(client), "the keeper has paid")
     assert witness.names() == []
-
-
-def test_positive_control_without_abandon_an_unanswered_acquire_stays(
-    witness: Client, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Ledger, "abandon", lambda self, claim: None)
-    with Client(through(proxy), ttl=LONG) as client:
-        warm(client)
-        proxy.drop("replies")
-        attempt: Attempt[Any] = Attempt(client.lock("n", wait=0.2).try_acquire)
-        until(lambda: witness.inspect("n").holders, "the store has it")
-        proxy.cut()
-        proxy.heal()
-        assert isinstance(attempt.end(), OutcomeUnknown)
-        client.lock("other").acquire().release()
-        assert len(witness.inspect("n").holders) == 1
-
-
-def test_a_server_out_of_reach_is_unavailable_at_once_and_the_lease_stays_until_its_deadline(
-    witness: Client, proxy: Proxy
-) -> None:
-    told = Told()
-    with Client(through(proxy), ttl=TTL, on_event=told) as client:
-        lease = client.lock("n").acquire()
-        deadline = lease.deadline
-        proxy.refuse()
-        proxy.cut()
-        begun = native.now()
-        with pytest.raises((StoreUnavailable, OutcomeUnknown)):
-            client.lock("m").try_acquire()
-        with pytest.raises(StoreUnavailable):
-            client.lock("m").acquire()
-        assert native.now() - begun < SLACK
-        told.wait(Suspect)
-        assert lease.state is LeaseState.SUSPECT
-        deadline = max(deadline, lease.deadline)
-        lost_at = told.wait(Lost)
-        assert lease.lost is LossReason.DEADLINE
-        assert deadline <= lost_at < deadline + SLACK
-        proxy.heal()
-        with client.lock("n", wait=5) as again:
-            assert again.token > lease.token
-        client.lock("m", wait=5).acquire().release()
 
 
 def test_a_slow_way_to_the_server_never_hides_the_deadline(proxy: Proxy) -> None:

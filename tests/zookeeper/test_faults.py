@@ -10,24 +10,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tenure import Client, LossReason, OutcomeUnknown, StoreUnavailable
+from tenure import Client, LossReason, OutcomeUnknown
 from tenure.engines.zookeeper import hub, jute, store
 from tenure.model import LeaseState
-from tenure.observe.events import Lost, Renewed, Suspect
-from tenure.protocols.ledger import Ledger
+from tenure.observe.events import Lost, Suspect
 from tenure.runtimes import native
-from tests.faces.faults import FAULTS, during
 from tests.faces.watched import warm
 from tests.servers import zookeeper
 from tests.servers.processes import until
 from tests.servers.proxy import Proxy
 from tests.servers.zookeeper import ZooKeeperServer
-from tests.timing import SLACK, Bound, in_time
+from tests.timing import SLACK, Bound
 from tests.zookeeper.rig import LONG, TTL, Attempt, Hand, Looped, Told, has_paid, through, waits
 from tests.zookeeper.rig import url as url_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.faces.watched import AnyClient
 
@@ -62,57 +60,7 @@ def client(
         proxy.heal()
 
 
-@pytest.fixture(params=FAULTS)
-def fault(request: pytest.FixtureRequest) -> Callable[[Proxy], object]:
-    return FAULTS[request.param]
-
-
 # -- faults that pass -------------------------------------------------------------------------------------------------
-
-
-def test_an_acquire_through_a_fault_is_granted_with_one_claim(
-    client: AnyClient, witness: Client, proxy: Proxy, fault: Callable[[Proxy], object]
-) -> None:
-    begun = native.now()
-    lease = during(fault, proxy, client.lock("n", wait=10).acquire).outcome()
-    assert native.now() - begun < 2 * PATIENCE + SLACK
-    queue = witness.inspect("n")
-    assert [c.token for c in queue.holders] == [lease.token]
-    assert queue.waiters == ()
-    lease.release()
-
-
-def test_a_release_through_a_fault_raises_nothing_and_frees_the_name(
-    client: AnyClient, witness: Client, proxy: Proxy, fault: Callable[[Proxy], object]
-) -> None:
-    lease = client.lock("n").acquire()
-    begun = native.now()
-    assert during(fault, proxy, lease.release).end() is None
-    with witness.lock("n", wait=10) as next_one:
-        assert native.now() - begun < 2 * PATIENCE + SLACK
-        assert next_one.token > lease.token
-    until(lambda: has_paid(client), "the keeper has paid")
-
-
-def test_a_fault_during_a_heartbeat_is_not_a_lost_lease(
-    server: ZooKeeperServer, witness: Client, proxy: Proxy, fault: Callable[[Proxy], object]
-) -> None:
-    told = Told()
-    with Client(through(proxy, server), ttl=TTL, on_event=told) as client:
-        lease = client.lock("n").acquire()
-        fault(proxy)  # nothing but the heartbeat is sent
-        struck = native.now()
-        told.wait(Renewed, since=struck)
-        assert native.now() - struck < 2 * PATIENCE + SLACK
-        assert lease.held
-        assert lease.lost is None
-        in_time(told.at(Suspect) > 0, "it is the heartbeat that meets the fault")
-        assert witness.lock("n").try_acquire() is None
-        until(lambda: lease.state is LeaseState.HELD, "no longer suspect")
-        # And it goes on for longer than what was proved before.
-        until(lambda: native.now() > struck + 1.5 * TTL, "a ttl and a half has passed")
-        assert lease.held
-        lease.release()
 
 
 def test_a_create_whose_reply_was_lost_is_found_and_not_sent_again(
@@ -179,50 +127,6 @@ def test_an_acquire_that_is_never_answered_is_unknown_and_nothing_is_left_of_it(
     proxy.heal()
     until(lambda: has_paid(client), "the keeper has paid")
     assert witness.names() == []
-
-
-def test_positive_control_without_abandon_an_unanswered_acquire_stays(
-    server: ZooKeeperServer, witness: Client, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Ledger, "abandon", lambda self, claim: None)
-    with Client(through(proxy, server), ttl=LONG) as client:
-        warm(client)
-        proxy.drop("replies")
-        # The error keeps the frames, and so the lease that nobody got: its finalizer would close the claim.
-        with pytest.raises(OutcomeUnknown) as kept:
-            client.lock("n", wait=0.2).acquire()
-        proxy.cut()
-        proxy.heal()
-        client.lock("other").acquire().release()
-        assert isinstance(kept.value, OutcomeUnknown)
-        assert len(witness.inspect("n").holders) == 1
-
-
-def test_a_server_out_of_reach_costs_the_lease_at_its_deadline_and_no_later(
-    server: ZooKeeperServer, witness: Client, proxy: Proxy
-) -> None:
-    told = Told()
-    with Client(through(proxy, server), ttl=TTL, on_event=told) as client:
-        lease = client.lock("n").acquire()
-        proxy.refuse()
-        proxy.cut()
-        begun = native.now()
-        with pytest.raises((StoreUnavailable, OutcomeUnknown)):
-            client.lock("m").try_acquire()
-        assert native.now() - begun < 2 * PATIENCE + SLACK
-        told.wait(Suspect)
-        assert lease.state is LeaseState.SUSPECT
-        lost_at = told.wait(Lost)
-        assert lease.lost is LossReason.DEADLINE
-        assert lease.deadline <= lost_at < lease.deadline + SLACK
-        begun = native.now()
-        with pytest.raises(StoreUnavailable):
-            client.lock("m").acquire()
-        assert native.now() - begun < SLACK, "a session that was never opened is refused at once"
-        proxy.heal()
-        with client.lock("n", wait=5) as again:
-            assert again.token > lease.token
-        client.lock("m", wait=5).acquire().release()
 
 
 def test_a_slow_way_to_the_server_never_hides_the_deadline(server: ZooKeeperServer, proxy: Proxy) -> None:

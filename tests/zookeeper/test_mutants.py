@@ -51,7 +51,7 @@ MUTANTS: Final = (
         ((STORE, " or stat.owner != link.session", ""),),
     ),
     Mutant(
-        "A4", "a mute server is not left", "test_faults.py::test_a_fault_during_a_heartbeat_is_not_a_lost_lease",
+        "A4", "a mute server is not left", "../network/test_faults.py::test_a_fault_during_a_heartbeat_is_not_a_lost_lease[zookeeper-half-open]",
         ((LINK, '                self._broken = f"no answer within', '                _ = f"no answer within'), (LINK, "self._is_mute():", "False:"), (LINK, "{self._broken}\")\n        batch.finish", "no answer\")\n        batch.finish")),
     ),
     Mutant(

@@ -1,0 +1,76 @@
+"""The servers to which a network can fail, one of each kind: an engine that comes registers itself here."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.servers import etcd, postgres, redis, zookeeper
+from tests.servers.etcd import EtcdServer
+from tests.servers.postgres import PostgresServer
+from tests.servers.processes import HOST
+from tests.servers.redis import RedisServer
+from tests.servers.zookeeper import ZooKeeperServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class Place(NamedTuple):
+    """One server.
+
+    Attributes:
+        address: its own.
+        url: as tenure takes it, by way of a host and a port.
+        ttl: the shortest that leaves a request some tenths of a second, in seconds.
+        patience: seconds in which a request that meets a fault is sent again and answered.
+    """
+
+    address: tuple[str, int]
+    url: Callable[[str, int], str]
+    ttl: float
+    patience: float
+
+
+class Kind(NamedTuple):
+    """How a place is made; `missing` says why it cannot be here, or None."""
+
+    enter: Callable[[], contextlib.AbstractContextManager[Place]]
+    missing: Callable[[], str | None]
+
+
+@contextlib.contextmanager
+def _redis() -> Iterator[Place]:
+    with RedisServer() as server:
+        yield Place(server.address, lambda host, port: f"redis://{host}:{port}/0", 1.5, 0.25)
+
+
+@contextlib.contextmanager
+def _postgres() -> Iterator[Place]:
+    with PostgresServer() as server:
+
+        def url(host: str, port: int) -> str:
+            return server.url.replace(f"{HOST}:{server.port}/", f"{host}:{port}/") + "?schema=network&create=yes"
+
+        yield Place((HOST, server.port), url, 1.5, 0.25)
+
+
+@contextlib.contextmanager
+def _etcd() -> Iterator[Place]:
+    with EtcdServer() as server:
+        yield Place(server.address, lambda host, port: f"etcd://{host}:{port}", 3.0, 0.5)
+
+
+@contextlib.contextmanager
+def _zookeeper() -> Iterator[Place]:
+    with ZooKeeperServer() as server:
+        # The connection is made anew, and then the session moved to it: a request more.
+        yield Place(server.address, lambda host, port: f"zookeeper://{host}:{port}?{server.options}", 1.8, 0.6)
+
+
+KINDS: dict[str, Kind] = {
+    "redis": Kind(_redis, redis.missing),
+    "postgresql": Kind(_postgres, postgres.missing),
+    "etcd": Kind(_etcd, etcd.missing),
+    "zookeeper": Kind(_zookeeper, zookeeper.missing),
+}
