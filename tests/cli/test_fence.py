@@ -326,6 +326,15 @@ def test_a_place_that_is_none_or_out_of_reach(
     assert "secret" not in capsys.readouterr().err
 
 
+def test_a_mysql_out_of_reach_is_known_also_where_pymysql_serves_django(
+    hold: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(7)
+    # As Django's backend leaves it, which imports the package once more, under the name that it was lent.
+    monkeypatch.setattr(pymysql, "err", object())
+    assert main(["fence", "check", "--at", "mysql://u:secret@127.0.0.1:1/d"]) == 69
+
+
 @pytest.mark.parametrize("token", ["0", "-1", "7.0", "", "x", "9" * 30, "\u0667"])
 def test_a_damaged_environment_is_never_no_fencing(
     token: str, hold: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -157,9 +157,10 @@ def _mysql(url: str) -> Driver:
             database=unquote(parts.path.strip("/")),
             connect_timeout=PATIENCE_S,
         )
-    except pymysql.err.OperationalError as error:
+    # Not those of `pymysql.err`: where PyMySQL serves Django as MySQLdb, that is another module with others in it.
+    except pymysql.OperationalError as error:
         raise StoreUnavailable(f"MySQL cannot be reached: {_line(error)}") from error
-    return Driver("pymysql", connection, pymysql.err.OperationalError, pymysql.err.Error)
+    return Driver("pymysql", connection, pymysql.OperationalError, pymysql.Error)
 
 
 @contextmanager
