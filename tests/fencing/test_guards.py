@@ -297,6 +297,15 @@ def test_a_row_with_columns_for_them_compares_authorities_and_numbers_operations
     sql.run(scenario)
 
 
+@pytest.mark.parametrize(
+    "named",
+    [{"seq": "fence"}, {"authority": "FENCE"}, {"authority": "a", "seq": "a"}, {"column": "id"}, {"seq": ""}],
+)
+def test_a_row_names_each_column_once(named: dict[str, str]) -> None:
+    with pytest.raises(UsageError):
+        Row("door", {"id": 1}, **named)
+
+
 def test_names_that_sql_would_stumble_over_are_quoted(sql: Rig) -> None:
     async def scenario(one: Session) -> None:
         q = "`" if one.dialect == "mysql" else '"'

@@ -88,6 +88,10 @@ class Row:
         if not key:
             raise UsageError("key: at least one column is needed to find the row")
         self.key = {_identifier("key", name): value for name, value in key.items()}
+        named = [name.lower() for name in (self.column, self.authority, self.seq, *self.key) if name is not None]
+        if len(set(named)) < len(named):
+            # SQLite takes the last of two values for one column: a fence that is set to 0 as often as it is raised.
+            raise UsageError("column, authority, seq, key: each names a column of its own")
 
     @property
     def resource(self) -> str:
