@@ -185,6 +185,8 @@ def test_who_gives_up_leaves_no_watch_behind(url: str, server: EtcdServer) -> No
             for _ in range(5):
                 with pytest.raises(AcquireTimeout):
                     client.lock("n", wait=0.05).acquire()
+                # Else the next one watches this one's claim, too: what tells its end is left on the stream.
+                until(lambda: not other.inspect("n").waiters, "what was given up has gone")
         # The keeper closes what was given up.
         until(lambda: not client._core.ledger.waiters.mailbox._watches._keys, "nobody waits")  # type: ignore[attr-defined]
         # The client's own session stays watched; what it says of the rest goes with its next wait.

@@ -190,7 +190,8 @@ class ZooKeeperServer(Server):
     def role(self) -> str:
         """`standalone`, `leader` or `follower`; empty while it serves nobody."""
         try:
-            found = re.search(r"^Mode: (.*)$", self.word("srvr"), re.MULTILINE)
+            # A server that starts may take a connection and never answer on it, but on the next one.
+            found = re.search(r"^Mode: (.*)$", self.word("srvr", 0.3), re.MULTILINE)
         except OSError:
             return ""
         return found[1] if found else ""

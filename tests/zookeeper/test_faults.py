@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tenure import Client, LossReason, OutcomeUnknown
-from tenure.engines.zookeeper import hub, jute, store
+from tenure import Client, LossReason, OutcomeUnknown, StoreUnavailable
+from tenure.engines.zookeeper import hub, jute, link, store
 from tenure.model import LeaseState
 from tenure.observe.events import Lost, Suspect
 from tenure.runtimes import native
@@ -21,7 +21,7 @@ from tests.servers.processes import until
 from tests.servers.proxy import Proxy
 from tests.servers.zookeeper import ZooKeeperServer
 from tests.timing import SLACK, Bound
-from tests.zookeeper.rig import LONG, TTL, Attempt, Hand, Looped, Told, has_paid, through, waits
+from tests.zookeeper.rig import LONG, TTL, Attempt, Hand, Looped, Told, has_paid, through, waits, watch
 from tests.zookeeper.rig import url as url_of
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def test_positive_control_a_client_that_does_not_look_after_reconnecting_waits_o
     with Client(through(proxy, server), ttl=10) as client:
         held = witness.lock("n").acquire()
         attempt: Attempt[Any] = Attempt(client.lock("n", wait=1.5).acquire)
-        waits(witness, "n")
+        watch(server, url_of(server), 1)
         proxy.cut()
         until(lambda: proxy.connections, "it is back")
         held.release()
@@ -302,7 +302,7 @@ def test_kill_9_of_the_only_server_and_its_restart_cost_no_lease_and_tokens_rise
         tokens = [lease.token]
         for _ in range(2):
             server.restart()
-            until(lambda: lease.state is LeaseState.HELD, "it is renewed")
+            assert lease.state is LeaseState.HELD
             assert not waiting.ended_at
             with client.lock("again", wait=10) as again:
                 tokens.append(again.token)
@@ -312,6 +312,50 @@ def test_kill_9_of_the_only_server_and_its_restart_cost_no_lease_and_tokens_rise
         assert lease.token < successor.token < tokens[1], "its claim was there before"
         assert tokens == sorted(set(tokens))
         successor.release()
+
+
+def mute_first(proxy: Proxy) -> None:
+    """The next connection is taken and never answered, as by a server that starts; those after it are."""
+    until(lambda: proxy.held("requests"), "somebody dials")
+    proxy.forget()
+    proxy.let_go()
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["its first", "one after a cut"])
+def test_a_connection_that_a_starting_server_never_answers_costs_half_a_second(
+    server: ZooKeeperServer, proxy: Proxy, is_new: bool
+) -> None:
+    with Client(through(proxy, server), ttl=LONG) as client:
+        if not is_new:
+            warm(client)
+        proxy.hold()
+        proxy.cut()
+        begun = native.now()
+        attempt: Attempt[Any] = Attempt(client.lock("n", wait=10).acquire)
+        mute_first(proxy)
+        attempt.outcome().release()
+        assert native.now() - begun < link.DIAL_LEAST_S + SLACK
+
+
+def test_positive_control_a_client_that_waits_for_that_answer_reaches_no_store(
+    server: ZooKeeperServer, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link.Link, "_dial_s", 2.0)
+    with Client(through(proxy, server), ttl=6 * 2.0) as client:
+        proxy.hold()
+        attempt: Attempt[Any] = Attempt(client.lock("n", wait=10).acquire)
+        mute_first(proxy)
+        attempt.end()
+        assert isinstance(attempt.error, StoreUnavailable)
+
+
+def test_a_server_that_takes_longer_than_that_has_longer_in_the_next_round(
+    server: ZooKeeperServer, proxy: Proxy
+) -> None:
+    proxy.delay(link.DIAL_LEAST_S + 0.1, "replies")
+    with Client(through(proxy, server), ttl=LONG) as client:
+        client.open()
+        proxy.heal()
 
 
 def test_a_server_that_was_wiped_is_another_store_and_the_holder_is_told() -> None:

@@ -39,7 +39,9 @@ PAUSE_MOST_S: Final = 1.0
 
 DIAL_LEAST_S: Final = 0.5
 DIAL_MOST_S: Final = 5.0
-"""Seconds that one server has for connecting; a sixth of the session's timeout between them."""
+"""Seconds that one server has for connecting: the least in the first round, twice as much after each in which one was
+mute, up to a sixth of the session's timeout and to the most. A server that starts may take a connection and never say
+a word on it: the next one is answered."""
 
 GOODBYE_S: Final = 1.0
 """Seconds that a server has to answer the last request."""
@@ -225,6 +227,7 @@ class Link:
 
     def _connect(self) -> bool:
         """One round over the servers; False if it was in vain."""
+        was_mute = False
         for _ in range(len(self._hosts)):
             if native.now() >= self._proof + self.timeout and self._known is not None:
                 self._end("no server was reached within its timeout")
@@ -238,6 +241,7 @@ class Link:
                 self._open(address)
             except StoreUnavailable as error:
                 self._trouble = str(error)
+                was_mute = was_mute or isinstance(error.__cause__, TimeoutError)
             except SetupError as error:
                 if self._known is None:
                     self._end(str(error), error)
@@ -248,7 +252,10 @@ class Link:
                 return False
             else:
                 return True
-        if self._known is None:
+        may_wait_longer = was_mute and self._dial_s < self._dial_most
+        if may_wait_longer:
+            self._dial_s = min(self._dial_most, self._dial_s * 2)
+        elif self._known is None:
             # Nothing was ever asked: whoever waits may be told at once.
             self._end(self._trouble, StoreUnavailable(f"no server opened a session; {self._trouble}"))
             return False
@@ -257,13 +264,17 @@ class Link:
         return False
 
     _pause = PAUSE_FIRST_S
+    _dial_s = DIAL_LEAST_S
+
+    @property
+    def _dial_most(self) -> Seconds:
+        return min(DIAL_MOST_S, max(DIAL_LEAST_S, self.timeout / 6))
 
     def _open(self, address: Address) -> None:
-        most = min(DIAL_MOST_S, max(DIAL_LEAST_S, self.timeout / 6))
-        dialled = self._dialer.dial(address, most, self._asked_ms, self._known, self._seen)
+        dialled = self._dialer.dial(address, self._dial_s, self._asked_ms, self._known, self._seen)
         is_return = self._known is not None
         self._known, self._seen = dialled.connected, dialled.seen
-        self._pause = PAUSE_FIRST_S
+        self._pause, self._dial_s = PAUSE_FIRST_S, DIAL_LEAST_S
         self._in.clear()
         with self._mutex:
             self.session = dialled.connected.session
