@@ -19,10 +19,11 @@ __all__ = ["place", "server", "shared_client"]
 
 BUSY = {"status": 503, "code": "SlowDown"}
 AT_WORK = {"status": 409, "code": "ConditionalRequestConflict"}
+AT_WORK_IN_CEPH = {"status": 409, "code": "ConcurrentModification"}
 DONE = {"status": 500, "code": "InternalError", "after": True}
 
 
-@pytest.mark.parametrize("fault", [BUSY, AT_WORK, DONE], ids=lambda fault: fault["code"])
+@pytest.mark.parametrize("fault", [BUSY, AT_WORK, AT_WORK_IN_CEPH, DONE], ids=lambda fault: fault["code"])
 def test_a_put_without_a_clear_answer_is_done_once(place: Place, fault: dict[str, Any]) -> None:
     place.write(7, b"a")
     place.server.fail(fault, fault)

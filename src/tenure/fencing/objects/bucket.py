@@ -16,8 +16,9 @@ from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from tenure.errors import IncompatibleStore, UnsafeSetup
 from tenure.fencing.objects.state import INLINE_BYTES, LINE_BYTES, State, decode, encode
 
-_REFUSED: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"})
-"""The condition does not hold, another write is at work on the key, or the object that was to be replaced is gone."""
+_REFUSED: Final = frozenset({409, 412})
+"""Statuses of an answer to a condition: another write is at work on the key (each kind of store has a code of its own
+for that, such as S3's ConditionalRequestConflict and Ceph's ConcurrentModification), or the condition does not hold."""
 
 _honouring: set[tuple[str, str]] = set()
 """Endpoints and buckets of which this process has seen that they honour conditions."""
@@ -161,7 +162,8 @@ class Bucket:
             # What boto3 has put before, without an answer, may have been done, or may come yet.
             if said["HTTPStatusCode"] >= 500 or said.get("RetryAttempts"):
                 raise Unanswered from error
-            if _code(error) in _REFUSED and condition:
+            # Or the object that was to be replaced is gone.
+            if condition and (said["HTTPStatusCode"] in _REFUSED or _code(error) == "NoSuchKey"):
                 raise Refused from error
             raise
         except BotoCoreError as error:
