@@ -358,6 +358,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--restarts", type=int, help="of each path's, with a restart of the server (one in a hundred)")
     parser.add_argument("--path", action="append", help="only this one; may be repeated")
     parser.add_argument("--driver", action="append", help="only this one; may be repeated")
+    parser.add_argument("--url", help="an empty database or a bucket to be, of a server that is there, for one driver")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:
@@ -366,11 +367,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"there is no driver {error}; there are {', '.join(sorted(every()))}")
     if len(drivers) == 1:
         expect_one_driver()
+    elif options.url:
+        parser.error("--url is for one --driver")
     is_failed = False
     print(HEADING)
     with tempfile.TemporaryDirectory(prefix="tn-drill-") as folder, Servers(Path(folder)) as servers:
         for driver in drivers:
-            url, server = servers.new(driver.store)
+            url, server = (options.url, None) if options.url else servers.new(driver.store)
             asyncio.run(prepare(driver.name, url))
             with Drill(driver.name, url, server=server, seed=options.seed) as drill:
                 for path in [p for p in [*driver.paths, *driver.naive] if p in (options.path or [p])]:

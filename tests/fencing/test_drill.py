@@ -8,18 +8,20 @@ stopped and killed; the public drill, which steps through every statement, is in
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fencing.drill import DUPLICATES, HEADING, UNBLOCKED, Drill, prepare, row, share
+from tests.fencing.drill import DUPLICATES, HEADING, UNBLOCKED, Drill, main, prepare, row, share
 from tests.fencing.drivers import every, find
 from tests.fencing.paths import DUPLICATING
 from tests.fencing.servers import missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.fencing.servers import Servers
 
@@ -55,6 +57,15 @@ def test_a_guard_loses_nothing_and_denies_nobody_and_what_looks_right_is_found_o
             record_property("table", row(name, path, tally))
             assert tally.is_found_out(path), (path, tally)
             assert not tally.is_safe
+
+
+def test_the_command_plays_against_a_store_that_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    there = str(tmp_path / "there.sqlite")
+    assert main(["--driver", "sqlite3", "--url", there, "--path", "guarded", "--rounds", "5", "--restarts", "0"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["sqlite3", "guarded", "5"]
+    assert os.path.exists(there)
+    with pytest.raises(SystemExit):
+        main(["--url", there])
 
 
 def test_the_pairs_have_their_rounds() -> None:

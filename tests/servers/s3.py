@@ -9,6 +9,7 @@ import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.servers import processes
 from tests.servers.processes import HOST, PATIENCE, Server
@@ -59,16 +60,18 @@ class S3Server(Server):
 
 
 def client(url: str, **config: Any) -> Any:
-    """A client of boto3, which by default sends each request once."""
+    """A client of boto3, which by default sends each request once; the keys are the user and password of the URL."""
     import boto3
     from botocore.config import Config
 
     settings = {"retries": {"total_max_attempts": 1}, "s3": {"addressing_style": "path"}, **config}
+    where = urlsplit(url)
     return boto3.client(
         "s3",
-        endpoint_url=url,
+        endpoint_url=f"{where.scheme}://{where.netloc.rpartition('@')[2]}",
         region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",  # noqa: S106 - moto's
+        # moto takes any.
+        aws_access_key_id=where.username or "test",
+        aws_secret_access_key=where.password or "test",
         config=Config(**settings),
     )
