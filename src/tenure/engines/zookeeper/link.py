@@ -39,9 +39,9 @@ PAUSE_MOST_S: Final = 1.0
 
 DIAL_LEAST_S: Final = 0.5
 DIAL_MOST_S: Final = 5.0
-"""Seconds that one server has for connecting: the least in the first round, twice as much after each in which one was
-mute, up to a sixth of the session's timeout and to the most. A server that starts may take a connection and never say
-a word on it: the next one is answered."""
+"""Seconds that one server has for connecting: the least at first, twice as much after each that was mute, up to a sixth
+of the session's timeout and to the most. A server that starts may take a connection and never say a word on it: the
+next one is answered."""
 
 GOODBYE_S: Final = 1.0
 """Seconds that a server has to answer the last request."""
@@ -227,7 +227,7 @@ class Link:
 
     def _connect(self) -> bool:
         """One round over the servers; False if it was in vain."""
-        was_mute = False
+        patience = self._dial_s
         for _ in range(len(self._hosts)):
             if native.now() >= self._proof + self.timeout and self._known is not None:
                 self._end("no server was reached within its timeout")
@@ -241,7 +241,6 @@ class Link:
                 self._open(address)
             except StoreUnavailable as error:
                 self._trouble = str(error)
-                was_mute = was_mute or isinstance(error.__cause__, TimeoutError)
             except SetupError as error:
                 if self._known is None:
                     self._end(str(error), error)
@@ -252,11 +251,8 @@ class Link:
                 return False
             else:
                 return True
-        may_wait_longer = was_mute and self._dial_s < self._dial_most
-        if may_wait_longer:
-            self._dial_s = min(self._dial_most, self._dial_s * 2)
-        elif self._known is None:
-            # Nothing was ever asked: whoever waits may be told at once.
+        if self._known is None and self._dial_s == patience:
+            # Nothing was ever asked, and nobody was mute that could have longer: whoever waits may be told at once.
             self._end(self._trouble, StoreUnavailable(f"no server opened a session; {self._trouble}"))
             return False
         self._pause = min(PAUSE_MOST_S, self._pause * 2)
@@ -266,12 +262,13 @@ class Link:
     _pause = PAUSE_FIRST_S
     _dial_s = DIAL_LEAST_S
 
-    @property
-    def _dial_most(self) -> Seconds:
-        return min(DIAL_MOST_S, max(DIAL_LEAST_S, self.timeout / 6))
-
     def _open(self, address: Address) -> None:
-        dialled = self._dialer.dial(address, self._dial_s, self._asked_ms, self._known, self._seen)
+        try:
+            dialled = self._dialer.dial(address, self._dial_s, self._asked_ms, self._known, self._seen)
+        except StoreUnavailable as error:
+            if isinstance(error.__cause__, TimeoutError):
+                self._dial_s = min(DIAL_MOST_S, max(DIAL_LEAST_S, self.timeout / 6), self._dial_s * 2)
+            raise
         is_return = self._known is not None
         self._known, self._seen = dialled.connected, dialled.seen
         self._pause, self._dial_s = PAUSE_FIRST_S, DIAL_LEAST_S
