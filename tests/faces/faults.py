@@ -40,7 +40,8 @@ FAULTS: Final[dict[str, Callable[[Proxy], object]]] = {
 def during(fault: Callable[[Proxy], object], proxy: Proxy, do: Callable[[], Any]) -> Attempt[Any]:
     """Do it, with a fault while its request is under way."""
     hit = Attempt(lambda: (fault(proxy), True))
-    until(lambda: proxy._modes["replies"].value != "flow" or proxy._modes["requests"].value != "flow", "it is armed")
+    # What was still under way from before may have met it already: then the request meets what is left of it.
+    until(lambda: hit.ended_at or any(mode.value != "flow" for mode in proxy._modes.values()), "it is armed")
     attempt = Attempt(do)
     hit.outcome()
     return attempt
