@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tenure import AsyncClient, Client
+from tests.faces.watched import LONG
 from tests.servers import etcd, postgres, redis, zookeeper
 from tests.servers.etcd import EtcdServer
 from tests.servers.postgres import PostgresServer
@@ -24,12 +26,40 @@ class Place(NamedTuple):
         url: as tenure takes it, by way of a host and a port.
         ttl: the shortest that leaves a request some tenths of a second, in seconds.
         patience: seconds in which a request that meets a fault is sent again and answered.
+        connections: how many one client opens at most: the callers', the keeper's, the mailbox's.
     """
 
     address: tuple[str, int]
     url: Callable[[str, int], str]
     ttl: float
     patience: float
+    connections: int = 3
+
+
+class Way(NamedTuple):
+    """A way to a server that can fail, and one that does not, to a store of the test's own.
+
+    Attributes:
+        ttl: seconds; a request without an answer is given up after `patience` of them.
+    """
+
+    url: str
+    sound: str
+    options: dict[str, Any]
+    ttl: float
+    patience: float
+
+    def client(self, **options: Any) -> Client:
+        """Behind the fault."""
+        return Client(self.url, **{"ttl": self.ttl, **self.options, **options})
+
+    def async_client(self, **options: Any) -> AsyncClient:
+        """The same for asyncio."""
+        return AsyncClient(self.url, **{"ttl": self.ttl, **self.options, **options})
+
+    def async_witness(self) -> AsyncClient:
+        """One whose network is sound."""
+        return AsyncClient(self.sound, ttl=LONG, **self.options)
 
 
 class Kind(NamedTuple):
@@ -52,7 +82,7 @@ def _postgres() -> Iterator[Place]:
         def url(host: str, port: int) -> str:
             return server.url.replace(f"{HOST}:{server.port}/", f"{host}:{port}/") + "?schema=network&create=yes"
 
-        yield Place((HOST, server.port), url, 1.5, 0.25)
+        yield Place((HOST, server.port), url, 1.5, 0.25, connections=6)
 
 
 @contextlib.contextmanager

@@ -7,8 +7,7 @@ engines that have a server; what is one engine's own, such as what its server ha
 from __future__ import annotations
 
 import contextlib
-import itertools
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,64 +18,15 @@ from tenure.protocols.ledger import Ledger
 from tenure.runtimes import native
 from tests.faces.faults import FAULTS, during
 from tests.faces.watched import LONG, Looped, Told, has_paid, warm
-from tests.network.places import KINDS
 from tests.servers.processes import until
-from tests.servers.proxy import Proxy
 from tests.timing import SLACK, in_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.faces.watched import AnyClient
-    from tests.network.places import Place
-
-_serial = itertools.count(1)
-
-
-class Way(NamedTuple):
-    """A way to a server that can fail, and one that does not, to a store of the test's own.
-
-    Attributes:
-        ttl: seconds; a request without an answer is given up after `patience` of them.
-    """
-
-    url: str
-    sound: str
-    options: dict[str, Any]
-    ttl: float
-    patience: float
-
-    def client(self, **options: Any) -> Client:
-        """Behind the fault."""
-        return Client(self.url, **{"ttl": self.ttl, **self.options, **options})
-
-
-@pytest.fixture(scope="module", params=sorted(KINDS))
-def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    kind = KINDS[request.param]
-    if reason := kind.missing():
-        pytest.skip(reason)
-    with kind.enter() as place:
-        yield place
-
-
-@pytest.fixture
-def proxy(place: Place) -> Iterator[Proxy]:
-    with Proxy(place.address) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def way(place: Place, proxy: Proxy) -> Way:
-    namespace = {"namespace": f"network-{next(_serial)}"}
-    return Way(place.url(proxy.host, proxy.port), place.url(*place.address), namespace, place.ttl, place.patience)
-
-
-@pytest.fixture
-def witness(way: Way) -> Iterator[Client]:
-    """A client whose network is sound."""
-    with Client(way.sound, ttl=LONG, **way.options) as client:
-        yield client
+    from tests.network.places import Way
+    from tests.servers.proxy import Proxy
 
 
 @pytest.fixture(params=[Client, Looped])
