@@ -128,24 +128,6 @@ def test_a_slow_way_to_the_server_never_hides_the_deadline(url: str, proxy: Prox
 # -- while waiting ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["rst", "fin"])
-def test_a_waiter_whose_connections_are_cut_still_gets_its_grant_soon(
-    client: AnyClient, witness: Client, server: EtcdServer, proxy: Proxy, how: Any
-) -> None:
-    held = witness.lock("n").acquire()
-    attempt: Attempt[Any] = Attempt(client.lock("n", wait=20).acquire)
-    waits(witness, "n")
-    hears(server, 2)
-    proxy.cut(how)
-    begun = native.now()
-    held.release()
-    lease = attempt.outcome()
-    print(f"granted {attempt.ended_at - begun:.3f} s after the cut and the release")
-    assert attempt.ended_at - begun < SLACK
-    assert lease.token > held.token
-    lease.release()
-
-
 def test_an_end_that_is_lost_on_its_way_is_seen_after_reconnecting(
     client: AnyClient, witness: Client, server: EtcdServer, proxy: Proxy
 ) -> None:
@@ -218,23 +200,6 @@ def test_a_waiter_looks_now_and_then_though_nothing_is_heard(
         begun = native.now()
         attempt.outcome().release()
         assert attempt.ended_at - begun < 0.4 + SLACK
-
-
-def test_a_waiter_survives_an_outage_and_is_granted_when_it_is_over(
-    client: AnyClient, witness: Client, proxy: Proxy
-) -> None:
-    held = witness.lock("n").acquire()
-    attempt: Attempt[Any] = Attempt(client.lock("n", wait=20).acquire)
-    waits(witness, "n")
-    proxy.refuse()
-    proxy.cut()
-    held.release()
-    until(lambda: proxy.connections == 0, "it is cut off")
-    proxy.accept()
-    begun = native.now()
-    lease = attempt.outcome()
-    assert attempt.ended_at - begun < PERIOD + SLACK
-    lease.release()
 
 
 def test_a_waiter_whose_session_ended_asks_again_and_never_gets_the_lock_of_the_dead_one(

@@ -6,13 +6,17 @@ import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tenure import AsyncClient, Client
+from tests.etcd import rig as etcd_rig
 from tests.faces.watched import LONG
+from tests.postgres import rig as postgres_rig
+from tests.redis import rig as redis_rig
 from tests.servers import etcd, postgres, redis, zookeeper
 from tests.servers.etcd import EtcdServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.processes import HOST
 from tests.servers.redis import RedisServer
 from tests.servers.zookeeper import ZooKeeperServer
+from tests.zookeeper import rig as zookeeper_rig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +30,7 @@ class Place(NamedTuple):
         url: as tenure takes it, by way of a host and a port.
         ttl: the shortest that leaves a request some tenths of a second, in seconds.
         patience: seconds in which a request that meets a fault is sent again and answered.
+        hears: wait until one waiter hears of its grant by itself.
         connections: how many one client opens at most: the callers', the keeper's, the mailbox's.
     """
 
@@ -33,6 +38,7 @@ class Place(NamedTuple):
     url: Callable[[str, int], str]
     ttl: float
     patience: float
+    hears: Callable[[], None]
     connections: int = 3
 
 
@@ -72,7 +78,9 @@ class Kind(NamedTuple):
 @contextlib.contextmanager
 def _redis() -> Iterator[Place]:
     with RedisServer() as server:
-        yield Place(server.address, lambda host, port: f"redis://{host}:{port}/0", 1.5, 0.25)
+        yield Place(
+            server.address, lambda host, port: f"redis://{host}:{port}/0", 1.5, 0.25, lambda: redis_rig.listens(server)
+        )
 
 
 @contextlib.contextmanager
@@ -82,20 +90,29 @@ def _postgres() -> Iterator[Place]:
         def url(host: str, port: int) -> str:
             return server.url.replace(f"{HOST}:{server.port}/", f"{host}:{port}/") + "?schema=network&create=yes"
 
-        yield Place((HOST, server.port), url, 1.5, 0.25, connections=6)
+        yield Place((HOST, server.port), url, 1.5, 0.25, lambda: postgres_rig.listens(server), connections=6)
 
 
 @contextlib.contextmanager
 def _etcd() -> Iterator[Place]:
     with EtcdServer() as server:
-        yield Place(server.address, lambda host, port: f"etcd://{host}:{port}", 3.0, 0.5)
+
+        def hears() -> None:
+            # One watch is of its own session, the other of whoever is in front.
+            etcd_rig.hears(server, 2)
+
+        yield Place(server.address, lambda host, port: f"etcd://{host}:{port}", 3.0, 0.5, hears)
 
 
 @contextlib.contextmanager
 def _zookeeper() -> Iterator[Place]:
     with ZooKeeperServer() as server:
+
+        def url(host: str, port: int) -> str:
+            return f"zookeeper://{host}:{port}?{server.options}"
+
         # The connection is made anew, and then the session moved to it: a request more.
-        yield Place(server.address, lambda host, port: f"zookeeper://{host}:{port}?{server.options}", 1.8, 0.6)
+        yield Place(server.address, url, 1.8, 0.6, lambda: zookeeper_rig.watch(server, server.url, 1))
 
 
 KINDS: dict[str, Kind] = {

@@ -7,7 +7,7 @@ engines that have a server; what is one engine's own, such as what its server ha
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,7 +17,7 @@ from tenure.observe.events import Lost, Renewed, Suspect
 from tenure.protocols.ledger import Ledger
 from tenure.runtimes import native
 from tests.faces.faults import FAULTS, during
-from tests.faces.watched import LONG, Looped, Told, has_paid, warm
+from tests.faces.watched import LONG, Attempt, Looped, Told, has_paid, waits, warm
 from tests.servers.processes import until
 from tests.timing import SLACK, in_time
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.faces.watched import AnyClient
-    from tests.network.places import Way
+    from tests.network.places import Place, Way
     from tests.servers.proxy import Proxy
 
 
@@ -100,6 +100,44 @@ def test_after_a_fault_during_a_heartbeat_a_lease_outlives_what_was_proved_befor
         assert lease.held
         assert witness.lock("n").try_acquire() is None
         lease.release()
+
+
+# -- while waiting ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["rst", "fin"])
+def test_a_waiter_whose_connections_are_cut_still_gets_its_grant_soon(
+    place: Place, client: AnyClient, witness: Client, proxy: Proxy, how: Any
+) -> None:
+    held = witness.lock("n").acquire()
+    attempt: Attempt[Any] = Attempt(client.lock("n", wait=20).acquire)
+    waits(witness, "n")
+    place.hears()
+    proxy.cut(how)
+    begun = native.now()
+    held.release()
+    lease = attempt.outcome()
+    print(f"granted {attempt.ended_at - begun:.3f} s after the cut and the release")
+    assert attempt.ended_at - begun < SLACK
+    assert lease.token > held.token
+    lease.release()
+
+
+def test_a_waiter_survives_an_outage_and_is_granted_when_it_is_over(
+    way: Way, client: AnyClient, witness: Client, proxy: Proxy
+) -> None:
+    held = witness.lock("n").acquire()
+    attempt: Attempt[Any] = Attempt(client.lock("n", wait=20).acquire)
+    waits(witness, "n")
+    proxy.refuse()
+    proxy.cut()
+    held.release()
+    until(lambda: proxy.connections == 0, "it is cut off")
+    proxy.accept()
+    begun = native.now()
+    lease = attempt.outcome()
+    assert attempt.ended_at - begun < way.ttl / 3 + SLACK
+    lease.release()
 
 
 # -- faults that stay -------------------------------------------------------------------------------------------------

@@ -136,24 +136,6 @@ def test_a_stopped_server_costs_the_lease_at_its_deadline_and_grants_a_larger_to
 # -- while waiting ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["rst", "fin"])
-def test_a_waiter_whose_connections_are_cut_still_gets_its_grant_soon(
-    client: AnyClient, witness: Client, server: RedisServer, proxy: Proxy, how: Any
-) -> None:
-    held = witness.lock("n").acquire()
-    attempt: Attempt[Any] = Attempt(client.lock("n", wait=20).acquire)
-    waits(witness, "n")
-    listens(server)
-    proxy.cut(how)
-    begun = native.now()
-    held.release()
-    lease = attempt.outcome()
-    print(f"granted {attempt.ended_at - begun:.3f} s after the cut and the release")
-    assert attempt.ended_at - begun < SLACK
-    assert lease.token > held.token
-    lease.release()
-
-
 def test_a_grant_that_is_lost_on_its_way_is_found_with_the_next_heartbeat(
     client: AnyClient, witness: Client, server: RedisServer, proxy: Proxy
 ) -> None:
@@ -212,20 +194,3 @@ def test_positive_control_a_heartbeat_that_lists_no_grants_leaves_the_waiter_wai
         proxy.heal()
         assert isinstance(attempt.end(), AcquireTimeout)
         assert told.at(Renewed)
-
-
-def test_a_waiter_survives_an_outage_and_is_granted_when_it_is_over(
-    client: AnyClient, witness: Client, proxy: Proxy
-) -> None:
-    held = witness.lock("n").acquire()
-    attempt: Attempt[Any] = Attempt(client.lock("n", wait=20).acquire)
-    waits(witness, "n")
-    proxy.refuse()
-    proxy.cut()
-    held.release()
-    until(lambda: proxy.connections == 0, "it is cut off")
-    proxy.accept()
-    begun = native.now()
-    lease = attempt.outcome()
-    assert attempt.ended_at - begun < PERIOD + SLACK
-    lease.release()

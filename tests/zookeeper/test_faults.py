@@ -177,22 +177,6 @@ def test_a_session_that_ended_is_told_and_what_follows_is_a_new_one(
 # -- while waiting ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["rst", "fin"])
-def test_a_waiter_whose_connection_is_cut_still_gets_its_grant_soon(
-    client: AnyClient, witness: Client, proxy: Proxy, how: Any
-) -> None:
-    held = witness.lock("n").acquire()
-    attempt: Attempt[Any] = Attempt(client.lock("n", wait=20).acquire)
-    waits(witness, "n")
-    proxy.cut(how)
-    begun = native.now()
-    held.release()
-    lease = attempt.outcome()
-    assert attempt.ended_at - begun < SLACK
-    assert lease.token > held.token
-    lease.release()
-
-
 def test_a_watch_that_is_lost_on_its_way_is_made_good_with_the_next_connection(
     client: AnyClient, witness: Client, proxy: Proxy
 ) -> None:
@@ -221,23 +205,6 @@ def test_positive_control_a_client_that_does_not_look_after_reconnecting_waits_o
         until(lambda: proxy.connections, "it is back")
         held.release()
         assert isinstance(attempt.end(), TimeoutError)
-
-
-def test_a_waiter_survives_an_outage_and_is_granted_when_it_is_over(
-    client: AnyClient, witness: Client, proxy: Proxy
-) -> None:
-    held = witness.lock("n").acquire()
-    attempt: Attempt[Any] = Attempt(client.lock("n", wait=20).acquire)
-    waits(witness, "n")
-    proxy.refuse()
-    proxy.cut()
-    held.release()
-    until(lambda: proxy.connections == 0, "it is cut off")
-    proxy.accept()
-    begun = native.now()
-    lease = attempt.outcome()
-    assert attempt.ended_at - begun < PERIOD + SLACK
-    lease.release()
 
 
 def test_a_waiter_that_is_cut_off_past_its_ttl_asks_again_at_the_end(
