@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tests.fencing.servers import Servers
 
 ROUNDS = 40
+TIMES = 10
 
 
 class Mutant(NamedTuple):
@@ -70,5 +71,6 @@ def test_the_drill_finds_out_a_guard_without(mutant: Mutant, servers: Servers) -
     asyncio.run(prepare(mutant.driver, url))
     change = Change(mutant.file, mutant.text, mutant.replacement)
     with Drill(mutant.driver, url, server=server, change=change) as drill:
-        tally = drill.run(mutant.path, ROUNDS)
-    assert tally.lost if mutant.lost else tally.denied
+        # Where a guard is wrong for a moment only, not each of these meets it.
+        tallies = (drill.run(mutant.path, ROUNDS) for _ in range(TIMES))
+        assert any(tally.lost if mutant.lost else tally.denied for tally in tallies)

@@ -31,7 +31,7 @@ class Place(NamedTuple):
         ttl: the shortest that leaves a request some tenths of a second, in seconds.
         patience: seconds in which a request that meets a fault is sent again and answered.
         hears: wait until one waiter hears of its grant by itself.
-        connections: how many one client opens at most: the callers', the keeper's, the mailbox's.
+        for_tasks, for_threads: connections of one client at most: the callers', the keeper's, the mailbox's.
     """
 
     address: tuple[str, int]
@@ -39,7 +39,8 @@ class Place(NamedTuple):
     ttl: float
     patience: float
     hears: Callable[[], None]
-    connections: int = 3
+    for_tasks: int = 3
+    for_threads: int = 10
 
 
 class Way(NamedTuple):
@@ -90,7 +91,9 @@ def _postgres() -> Iterator[Place]:
         def url(host: str, port: int) -> str:
             return server.url.replace(f"{HOST}:{server.port}/", f"{host}:{port}/") + "?schema=network&create=yes"
 
-        yield Place((HOST, server.port), url, 1.5, 0.25, lambda: postgres_rig.listens(server), connections=6)
+        yield Place(
+            (HOST, server.port), url, 1.5, 0.25, lambda: postgres_rig.listens(server), for_tasks=6, for_threads=6
+        )
 
 
 @contextlib.contextmanager
@@ -112,7 +115,7 @@ def _zookeeper() -> Iterator[Place]:
             return f"zookeeper://{host}:{port}?{server.options}"
 
         # The connection is made anew, and then the session moved to it: a request more.
-        yield Place(server.address, url, 1.8, 0.6, lambda: zookeeper_rig.watch(server, server.url, 1))
+        yield Place(server.address, url, 1.8, 0.6, lambda: zookeeper_rig.watch(server, server.url, 1), for_threads=3)
 
 
 KINDS: dict[str, Kind] = {

@@ -85,6 +85,6 @@ def test_fifty_tasks_share_one_name_and_few_connections(place: Place, way: Way, 
             await asyncio.gather(*(work(client, number) for number in range(50)))
             return proxy.connections
 
-    assert asyncio.run(main()) <= place.connections
+    assert asyncio.run(main()) <= place.for_tasks
     assert tokens == sorted(set(tokens))
     assert len(tokens) == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -9,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -172,10 +173,17 @@ class Child:
         self.tell(*words)
         return self.hear()
 
-    def stop(self) -> None:
-        """Stop it, and wait until it is."""
-        os.kill(self.pid, signal.SIGSTOP)
-        self.wait_stopped()
+    def stop(self, store: Path) -> None:
+        """Stop it, and wait until it is; not within a step on its store, which would keep everybody else out."""
+        with open(f"{store}-tenure/guard", "rb") as guard:
+            while True:
+                os.kill(self.pid, signal.SIGSTOP)
+                self.wait_stopped()
+                with suppress(BlockingIOError):
+                    fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return
+                self.go_on()
+                time.sleep(0.001)
 
     def wait_stopped(self) -> None:
         assert os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT) is not None

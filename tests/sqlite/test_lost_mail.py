@@ -43,7 +43,7 @@ def test_more_grants_than_a_mailbox_holds_are_found_by_listing(path: Path) -> No
         leases = [client.lock(f"n{index}").acquire() for index in range(20)]
         waiter.hear()
         until(lambda: sql(path, "SELECT count(*) FROM claims") == [(40,)])
-        waiter.stop()
+        waiter.stop(path)
         try:
             for lease in leases:
                 lease.release()

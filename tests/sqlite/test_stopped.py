@@ -24,7 +24,7 @@ def test_a_stopped_holder_keeps_the_name_for_its_ttl_and_finds_its_lease_lost(pa
         waiter = Waiter(client)
         queue_of(path, 2)
         stopped = time.monotonic()
-        holder.stop()
+        holder.stop(path)
         try:
             got = waiter.done() - stopped
         finally:
