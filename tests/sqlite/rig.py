@@ -40,7 +40,8 @@ LONG = 60.0
 """A ttl that no test outlasts: whatever is noticed sooner was not noticed by it."""
 
 PRELUDE = """
-import os, sys, signal, threading, time
+import faulthandler, os, sys, signal, threading, time
+faulthandler.register(signal.SIGUSR2)
 import tenure
 from tenure.errors import *
 path = sys.argv[1]
@@ -211,9 +212,21 @@ def process(code: str, *args: str, prelude: str = PRELUDE, **options: Any) -> It
     )
     try:
         yield Child(popen)
+    except BaseException:
+        _say_what_it_does(popen)
+        raise
     finally:
         popen.kill()
         popen.communicate()
+
+
+def _say_what_it_does(popen: subprocess.Popen[str]) -> None:
+    """The state and the stacks of a process whose test fails, on stderr: it may hang once in a thousand runs."""
+    with suppress(OSError), open(f"/proc/{popen.pid}/status") as status:
+        print(f"process {popen.pid}:", *(line.strip() for line in status if line.startswith("State")), file=sys.stderr)
+    popen.send_signal(signal.SIGUSR2)
+    popen.send_signal(signal.SIGCONT)
+    time.sleep(0.2)
 
 
 def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:

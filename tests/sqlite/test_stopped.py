@@ -56,3 +56,16 @@ def test_a_process_stopped_in_its_transaction_is_named_and_service_resumes(path:
         until(lambda: kept.state is LeaseState.HELD)
         client.lock("n").acquire().release()
         kept.release()
+
+
+def test_what_a_process_does_is_shown_when_its_test_fails(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        with process("def here(): told()\nsay('ready')\nhere()", str(path)) as child:
+            child.hear()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    shown = capfd.readouterr().err
+    assert "State" in shown
+    assert "in here" in shown

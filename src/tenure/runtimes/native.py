@@ -11,8 +11,8 @@ import functools
 import os
 import sys
 import time
-from _queue import Empty, SimpleQueue
 from binascii import b2a_base64
+from collections import deque
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -72,28 +72,32 @@ def start_thread(run: Callable[[], None]) -> None:
 
 
 class NativeSignal:
-    """Wakes one OS thread. `SimpleQueue.put` is safe in finalizers and signal handlers; an Event is not."""
+    """Wakes one OS thread.
 
-    __slots__ = ("_queue",)
+    A lock that is held until it is set, for letting go of it is safe in finalizers and signal handlers, where an Event
+    is not. Nor is `SimpleQueue.get` with a timeout, before Python 3.13: if the thread pauses in it for longer than is
+    left, it waits for ever.
+    """
+
+    __slots__ = ("_unset",)
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[None] = SimpleQueue()
+        self._unset = original("_thread", "allocate_lock")()
+        self._unset.acquire()
 
     def set(self) -> None:
         """Wake the waiter, now or when it comes."""
-        if self._queue.empty():
-            self._queue.put(None)
+        try:  # noqa: SIM105 - suppress() costs as much again, for each that is woken
+            self._unset.release()
+        except RuntimeError:  # it is set already
+            pass
 
     def wait_blocking(self, until: Instant | None) -> bool:
         """Block this thread until set or until an instant."""
-        try:
-            if until is None:
-                self._queue.get()
-            else:
-                self._queue.get(timeout=min(max(0.0, until - now()), 3600.0))
-        except Empty:
-            return False
-        return True
+        # An hour at most: a timer's range ends somewhere, and looking once more is harmless.
+        seconds = -1.0 if until is None else min(max(0.0, until - now()), 3600.0)
+        was_set: bool = self._unset.acquire(True, seconds)
+        return was_set
 
     async def wait(self, until: Instant | None) -> bool:
         """As `Signal.wait`."""
@@ -103,24 +107,26 @@ class NativeSignal:
 class NativeInbox(Generic[T]):
     """The keeper's queue."""
 
-    __slots__ = ("_queue",)
+    __slots__ = ("_items", "_signal")
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[T] = SimpleQueue()
+        self._items: deque[T] = deque()
+        self._signal = NativeSignal()
 
     def put(self, item: T) -> None:
         """Never waits; safe from any thread, a finalizer or a signal handler."""
-        self._queue.put(item)
+        try:
+            self._items.append(item)
+        finally:
+            # Also if Ctrl-C came right after it.
+            self._signal.set()
 
     async def get(self, until: Instant) -> list[T]:
         """Everything that has come, after waiting for the first."""
+        # What was taken without a wait leaves its signal set.
+        while not self._items and self._signal.wait_blocking(until):
+            pass
         items: list[T] = []
-        try:
-            left = until - now()
-            if left > 0:
-                # An hour at most: a timer's range ends somewhere, and looking once more is harmless.
-                items.append(self._queue.get(timeout=min(left, 3600.0)))
-            while True:
-                items.append(self._queue.get_nowait())
-        except Empty:
-            return items
+        while self._items:
+            items.append(self._items.popleft())
+        return items

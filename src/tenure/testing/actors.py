@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tenure.runtimes.blocking import run
@@ -89,7 +89,7 @@ class Actor:
         self._is_silent = False
         self._holding: Any = None
         self._orders: SimpleQueue[str] = SimpleQueue()
-        self._news: SimpleQueue[Told] = SimpleQueue()
+        self._news: Queue[Told] = Queue()
         self._go: SimpleQueue[None] = SimpleQueue()
         self._thread = threading.Thread(target=self._live, name=f"drill-{who}", daemon=True)
         self._thread.start()

@@ -8,7 +8,6 @@ another task than the one that waits.
 from __future__ import annotations
 
 import contextlib
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tenure.async_client import AsyncClient
@@ -16,6 +15,7 @@ from tenure.client import Client
 from tenure.core import Core
 from tenure.engines import memory
 from tenure.errors import UsageError
+from tenure.model import Instant
 from tenure.protocols.keep import keep
 from tenure.runtimes import native
 from tenure.runtimes.aio import AioRuntime
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tenure.config import Settings
     from tenure.engines import Engine
     from tenure.engines.queue import At, Steps
-    from tenure.model import Instant, Seconds, UtcTime
+    from tenure.model import Seconds, UtcTime
     from tenure.observe.events import Event
     from tenure.ports import Inbox, QueueStore, Runtime, Signal
     from tenure.protocols.ledger import Ledger
@@ -52,33 +52,23 @@ class ThreadSignal:
 
     def __init__(self, works: Works) -> None:
         self._works = works
-        self._set: SimpleQueue[None] = SimpleQueue()
+        self._set = native.NativeSignal()
 
     def set(self) -> None:
-        if self._set.empty():
-            self._set.put(None)
-
-    def _take(self) -> bool:
-        try:
-            self._set.get_nowait()
-        except Empty:
-            return False
-        return True
+        self._set.set()
 
     async def wait(self, until: Instant | None) -> bool:
         self._works.settle()
         for _ in range(JUMPS_MOST):
-            if self._take():
+            if self._set.wait_blocking(Instant(0.0)):
                 return True
             if until is not None and self._works.now() >= until:
                 return False
             if not self._works.jump(until) and until is None:
                 break
-        try:
-            # Another thread may set it yet.
-            self._set.get(timeout=PATIENCE_S)
-        except Empty:
-            raise UsageError(f"wait: {_NOBODY}, however much time passes") from None
+        # Another thread may set it yet.
+        if not self._set.wait_blocking(Instant(native.now() + PATIENCE_S)):
+            raise UsageError(f"wait: {_NOBODY}, however much time passes")
         return True
 
 
