@@ -74,9 +74,9 @@ def start_thread(run: Callable[[], None]) -> None:
 class NativeSignal:
     """Wakes one OS thread.
 
-    A lock that is held until it is set, for letting go of it is safe in finalizers and signal handlers, where an Event
-    is not. Nor is `SimpleQueue.get` with a timeout, before Python 3.13: if the thread pauses in it for longer than is
-    left, it waits for ever.
+    A lock that is held until it is set: letting go of it is safe in finalizers and signal handlers, unlike an Event.
+    So is a SimpleQueue, but before Python 3.13 a `get` whose thread pauses for longer than is left of its timeout waits
+    for ever.
     """
 
     __slots__ = ("_unset",)
