@@ -226,7 +226,7 @@ def _say_what_it_does(popen: subprocess.Popen[str]) -> None:
         print(f"process {popen.pid}:", *(line.strip() for line in status if line.startswith("State")), file=sys.stderr)
     popen.send_signal(signal.SIGUSR2)
     popen.send_signal(signal.SIGCONT)
-    time.sleep(0.2)
+    time.sleep(1.0)
 
 
 def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:

@@ -12,7 +12,7 @@ from tenure.errors import StoreUnavailable
 from tenure.model import LeaseState
 from tests.sqlite.holders import DIES_IN_ITS_STEP, HOLDER, Waiter, queue_of
 from tests.sqlite.rig import process, until
-from tests.timing import Bound
+from tests.timing import Bound, in_time
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,7 @@ def test_a_process_stopped_in_its_transaction_is_named_and_service_resumes(path:
 
 def test_what_a_process_does_is_shown_when_its_test_fails(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
-        with process("def here(): told()\nsay('ready')\nhere()", str(path)) as child:
+        with process("def here(): say('ready'), told()\nhere()", str(path)) as child:
             child.hear()
             raise ZeroDivisionError
 
@@ -68,4 +68,4 @@ def test_what_a_process_does_is_shown_when_its_test_fails(path: Path, capfd: pyt
         fail()
     shown = capfd.readouterr().err
     assert "State" in shown
-    assert "in here" in shown
+    in_time("in here" in shown, "it was not killed before it said so")
