@@ -37,7 +37,8 @@ def test_fifty_threads_take_one_name_in_turn_over_few_connections(place: Place, 
         assert len(tokens) == 4 * THREADS
         assert tokens == sorted(set(tokens))
         assert client.names() == []
-        assert proxy.connections <= place.for_threads
+        # One that was given up for a slow answer may not have ended yet.
+        until(lambda: proxy.connections <= place.for_threads, "no more connections than that")
 
 
 def test_fifty_threads_hold_fifty_names_at_once(witness: Client) -> None:
