@@ -75,8 +75,8 @@ class NativeSignal:
     """Wakes one OS thread.
 
     A lock that is held until it is set: letting go of it is safe in finalizers and signal handlers, unlike an Event.
-    So is a SimpleQueue, but before Python 3.13 a `get` whose thread pauses for longer than is left of its timeout waits
-    for ever.
+    So is a SimpleQueue, but before Python 3.13 a `get` whose thread pauses for longer than is left of its timeout, or
+    runs a signal handler for that long, waits for ever.
     """
 
     __slots__ = ("_unset",)
